@@ -1,0 +1,1 @@
+"""Two-stage multilingual alignment training on one GPU."""

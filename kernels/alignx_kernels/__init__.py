@@ -1,0 +1,7 @@
+"""Losses of multilingual representation alignment: span pooling, InfoNCE and language matching."""
+
+from .info_nce import info_nce_loss
+from .language_matching import language_matching_loss
+from .span_mean import span_mean
+
+__all__ = ["info_nce_loss", "language_matching_loss", "span_mean"]

@@ -1,0 +1,298 @@
+"""The settings of a run: one typed tree, read from YAML, overridden on the command line, saved resolved in the run folder.
+
+Each field is explained where it stands. Unknown keys are refused with the nearest name.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from alignx_fast.errors import UserError
+
+Stage = Literal["align", "instruct"]
+
+
+class Group(BaseModel):
+    """Base of all groups: unknown keys are refused, defaults are checked too."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+
+
+class LoraSettings(Group):
+    rank: int = Field(16, gt=0)
+    """Rank of the low-rank update."""
+    alpha: float = Field(32.0, gt=0)
+    """Scale of the update: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """Module names that get an adapter; "all-linear" means every linear layer except the head."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps large ranks trainable."""
+    dora: bool = False
+    """Weight-decomposed adapters (DoRA): a little better at small ranks, slower."""
+
+
+class ModelSettings(Group):
+    path: str = "builtin:tiny"
+    """A Hugging Face model name or folder, or `builtin:tiny`: a small Llama with its own tokenizer, built from the training text."""
+    tuning: Literal["full", "lora", "qlora"] = "full"
+    """What is trained: all weights, adapters, or adapters on 4-bit (NF4) weights."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    attention: Literal["auto", "flash_attn", "varlen", "sdpa"] = "auto"
+    """FlashAttention package, FlashAttention inside torch, or torch's own attention; auto takes the first that works here."""
+    align_layer: int | None = Field(None, ge=1)
+    """Decoder layer whose output is aligned; default: half of the layers."""
+    trust_remote_code: bool = False
+    """Allow Python code shipped with the model to run. Leave off unless you have read that code."""
+    lora: LoraSettings = LoraSettings()
+    gradient_checkpointing: bool | int = False
+    """Recompute layers in backward to save memory; a number n > 1 checkpoints every n-th layer."""
+    offload_checkpoints: bool = False
+    """Keep the checkpointed activations in CPU memory."""
+    tiny_layers: int = Field(4, gt=1)
+    """Layers of `builtin:tiny`."""
+    tiny_width: int = Field(128, gt=0, multiple_of=32)
+    """Hidden width of `builtin:tiny`."""
+    tiny_vocabulary: int = Field(3000, ge=300)
+    """Tokens in the vocabulary of `builtin:tiny`."""
+
+
+class ParallelSource(Group):
+    path: str
+    """JSONL or TSV file (also .gz), `builtin:phrasebook`, or a Hugging Face dataset (format: hf)."""
+    target_path: str | None = None
+    """The second file of a line-aligned (Moses) pair."""
+    format: Literal["auto", "jsonl", "tsv", "moses", "hf"] = "auto"
+    """auto decides by the file's name."""
+    src_lang: str | None = None
+    """Language of the source side where rows do not say it."""
+    tgt_lang: str | None = None
+    """Language of the target side where rows do not say it."""
+    columns: dict[str, str] = {}
+    """Our column name to yours, e.g. {src: english, tgt: german}."""
+    subset: str | None = None
+    """Configuration name of a Hugging Face dataset."""
+    split: str = "train"
+    """Split of a Hugging Face dataset."""
+    max_rows: int | None = Field(None, gt=0)
+    """Use at most this many rows, drawn at random."""
+
+
+class InstructionSource(Group):
+    path: str
+    """JSONL file (also .gz) with instruction, input, output and optionally lang, `builtin:phrasebook`, or a Hugging Face dataset."""
+    format: Literal["auto", "jsonl", "hf"] = "auto"
+    """auto decides by the file's name."""
+    lang: str | None = None
+    """Language of the rows where they do not say it."""
+    columns: dict[str, str] = {}
+    """Our column name to yours."""
+    subset: str | None = None
+    """Configuration name of a Hugging Face dataset."""
+    split: str = "train"
+    """Split of a Hugging Face dataset."""
+    max_rows: int | None = Field(None, gt=0)
+    """Use at most this many rows, drawn at random."""
+
+
+class DataSettings(Group):
+    parallel: list[ParallelSource] = [ParallelSource(path="builtin:phrasebook")]
+    """Translation pairs: stage 1, and the translation instructions of stage 2."""
+    instructions: list[InstructionSource] = [InstructionSource(path="builtin:phrasebook")]
+    """General instructions of stage 2."""
+    evaluation: str | None = None
+    """Held-out sentences in several languages (JSONL with `texts: {lang: text}`); default: taken from the dev split."""
+    languages: list[str] | None = None
+    """Keep only rows whose languages are all in this list; default: all."""
+    both_directions: bool = True
+    """Train every pair as source to target and as target to source."""
+    template: Literal["auto", "alpaca", "chat"] = "auto"
+    """Prompt layout; auto is the tokenizer's chat template where it has one, else the Alpaca sections."""
+    max_length: int = Field(512, ge=16)
+    """Longest sequence in tokens; longer rows are cut on the right."""
+    train_on_prompt: bool = True
+    """Next-token loss over the prompt too, as in the paper; false trains on the response alone."""
+    mixing_temperature: float = Field(1.0, ge=1)
+    """Languages are drawn with probability n^(1/T): 1 keeps their shares, larger values lift small languages."""
+    dev_pairs: int = Field(500, ge=1)
+    """Rows held out as dev set, at most a tenth of the data."""
+    translation_share: float = Field(0.5, ge=0, le=1)
+    """Share of translation instructions in stage 2; the rest are general instructions."""
+    cache_dir: Path = Path("~/.cache/alignx-fast")
+    """Where tokenised data is kept between runs."""
+
+
+class ContrastiveSettings(Group):
+    weight: float = Field(0.15, ge=0)
+    """w_ctr. The paper's code uses 0.3 on a loss with a factor of one half: 0.15 here."""
+    temperature: float = Field(0.1, gt=0)
+    """tau."""
+    learn_temperature: bool = False
+    """Train tau, starting from `temperature`."""
+    symmetric: bool = False
+    """Mean of both directions; the paper uses source to target only."""
+    mask_false_negatives: bool = True
+    """Leave out negatives that say the same thing as the positive (shared text or shared `gid`)."""
+    negatives: Literal["step", "micro_batch"] = "step"
+    """Take negatives from the whole optimizer step (cached gradients) or from the micro-batch alone."""
+    queue_size: int = Field(0, ge=0)
+    """Past target embeddings kept as extra negatives; 0 is off."""
+    queue_max_age: int = Field(8, ge=1)
+    """Steps after which a queued embedding is thrown away."""
+
+
+class MatchingSettings(Group):
+    weight: float = Field(0.4, ge=0)
+    """w_lam."""
+    width: int = Field(128, gt=0)
+    """I, inner width of the pairwise classifier."""
+    scope: Literal["micro_batch", "step"] = "micro_batch"
+    """Pairs from the micro-batch (cheaper), or from the whole step (needs a full extra forward)."""
+
+
+class StageSettings(Group):
+    epochs: float = Field(2.0, gt=0)
+    """Passes over the data; ignored where `max_steps` is set."""
+    max_steps: int | None = Field(None, gt=0)
+    """Optimizer steps."""
+    tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    """Tokens in one forward pass; changes speed and memory, never the result. auto asks the memory plan."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak learning rate (about 2e-6 for full fine-tuning of a large model, 2e-4 for adapters)."""
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up, at most a tenth of the run."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradient norm above which gradients are scaled down."""
+    optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_8bit"] = "auto"
+    """auto: paged 8-bit AdamW for qlora on a GPU, else AdamW."""
+    log_every: int = Field(10, gt=0)
+    """Steps between lines of the run log."""
+    evaluate_every: int | None = Field(None, gt=0)
+    """Steps between dev losses; default: a tenth of the run. The dev loss is always taken at start and end."""
+    save_every: int | None = Field(None, gt=0)
+    """Steps between checkpoints; default: a fifth of the run."""
+    keep_checkpoints: int = Field(2, gt=0)
+    """Checkpoints kept per stage."""
+
+
+class AlignSettings(StageSettings):
+    pairs_per_step: int = Field(128, gt=1)
+    """Translation pairs in one optimizer step: also the number of in-batch negatives."""
+    contrastive: ContrastiveSettings = ContrastiveSettings()
+    matching: MatchingSettings = MatchingSettings()
+    compare_ntp_only: bool = False
+    """Also train a control with L_ntp alone for the same number of steps, and show both."""
+
+
+class InstructSettings(StageSettings):
+    rows_per_step: int = Field(128, gt=0)
+    """Rows in one optimizer step."""
+
+
+class EvaluationSettings(Group):
+    enabled: bool = True
+    """Evaluate before and after."""
+    sentences: int = Field(300, gt=1)
+    """Held-out sentences for retrieval, layers and perplexity."""
+    languages: list[str] | None = None
+    """Languages to evaluate; default: all that the held-out sentences have."""
+    pivot: str = "en"
+    """Translation is scored between this language and each other one, both ways."""
+    translation_sentences: int = Field(50, ge=0)
+    """Sentences translated per direction; 0 skips translation."""
+    translation_directions: list[str] | None = None
+    """Directions such as en-de; default: pivot to each language and back."""
+    max_new_tokens: int = Field(128, gt=0)
+    """Longest generated translation in tokens."""
+    tokens_per_batch: int = Field(4096, gt=0)
+    """Tokens in one evaluation forward pass."""
+
+
+class Settings(Group):
+    name: str = "run"
+    """Name of the run, used in titles."""
+    output: Path = Path("runs/run")
+    """Run folder: settings, log, checkpoints, evaluation, model and report."""
+    seed: int = 0
+    """Seed of data order, initialisation and dropout."""
+    stages: Annotated[list[Stage], Field(min_length=1)] = ["align", "instruct"]
+    """Stages to run, in this order."""
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    align: AlignSettings = AlignSettings()
+    instruct: InstructSettings = InstructSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """Logging backends beside the run log; each must be installed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_stages(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("stages"), str):
+            values = values | {"stages": [s.strip() for s in values["stages"].split(",") if s.strip()]}
+        return values
+
+
+def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read a YAML file and apply dotted overrides such as {"align.pairs_per_step": 256}.
+
+    Raises:
+        UserError: the file is missing or not YAML, a key is unknown or a value has the wrong type.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(
+            f"Cannot read settings file {path}: {error.strerror}. Check the path, or list recipes with `alignx-fast recipes`."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}.")
+    for dotted, value in (overrides or {}).items():
+        set_dotted(tree, dotted, value)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(explain(error, str(path))) from None
+
+
+def set_dotted(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` in nested dicts, making groups on the way."""
+    *groups, leaf = dotted.split(".")
+    for group in groups:
+        inner = tree.get(group)
+        if not isinstance(inner, dict):
+            inner = tree[group] = {}
+        tree = inner
+    tree[leaf] = value
+
+
+def explain(error: ValidationError, origin: str) -> str:
+    """The first problem of a validation error as one sentence; unknown keys get the nearest known name."""
+    problem = error.errors()[0]
+    dotted = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.5)
+        hint = f" Did you mean `{near[0]}`?" if near else " `alignx-fast recipes show quickstart --all` lists every setting."
+        return f"{origin}: unknown setting `{dotted}`.{hint}"
+    return f"{origin}: setting `{dotted}` is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
+
+
+def known_keys(group: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted setting name."""
+    keys: list[str] = []
+    for name, field in group.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
+    return keys

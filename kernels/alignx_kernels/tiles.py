@@ -1,0 +1,62 @@
+"""Launch settings per GPU architecture: a small table in place of autotuning at start-up.
+
+One dictionary per kernel, from compute capability (80 = A100, 86 = RTX 30, 89 = RTX 40 and L4, 90 = H100, 100 = B200, 120 = RTX 50) to
+`Tile`. `python -m alignx_kernels.compiled` compiles every entry and shows what the compiler made of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# Bytes one thread block can have.
+SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Compile-time sizes of a kernel (its BLOCK_* arguments by name), warps per program, and stages of the load pipeline."""
+
+    blocks: Mapping[str, int]
+    num_warps: int
+    num_stages: int = 1
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Everything a launch takes: `kernel[grid](..., **tile.options)`."""
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+Table = Mapping[int, Tile]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One launch of a kernel as it would happen on a card, for compilation without one (see `compiled`)."""
+
+    name: str
+    kernel: Any  # the triton.jit function
+    arguments: Mapping[str, str]  # run-time arguments: Triton types, such as "*bf16", "i32", "fp32"
+    constants: Mapping[str, Any]  # constexprs besides the tile's, and integers that are 1 at launch
+    tile: Callable[[int], Tile]  # architecture -> launch settings
+    unaligned: frozenset[str] = field(default_factory=frozenset)  # integers not divisible by 16 at launch
+    uses_dot: bool = False
+
+
+def everywhere(tile: Tile) -> Table:
+    """The same settings on every architecture."""
+    return dict.fromkeys(ARCHITECTURES, tile)
+
+
+def architecture(device: torch.device) -> int:
+    """The newest architecture of the table that is not newer than the device's; the oldest for Triton's interpreter."""
+    if device.type != "cuda":
+        return ARCHITECTURES[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return max((known for known in ARCHITECTURES if known <= 10 * major + minor), default=ARCHITECTURES[0])
+
+
+# Both span kernels move bytes only: 16 bytes a thread and row, and few enough registers to keep many loads in flight.
+SPAN_MEAN = everywhere(Tile({"BLOCK_T": 8, "BLOCK_D": 512}, num_warps=4))

@@ -1,0 +1,66 @@
+"""Greedy answers to prompts, in batches with left padding."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from alignx_fast.models.forward import generation_mode
+
+NEXT_SECTION = re.compile(r"\n\s*###")  # a model that rambles on opens a new section of the prompt layout
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    tokens_per_batch: int,
+) -> list[str]:
+    """The model's greedy continuation of each prompt (token ids), cut at the end token and at a new prompt section.
+
+    A batch holds at most `tokens_per_batch` tokens, prompt, padding and answer together, and at least one prompt.
+    """
+    ends = end_tokens(model, tokenizer)
+    pad = next(token for token in (tokenizer.pad_token_id, *ends, 0) if token is not None)  # masked by length, never by id
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends or None, use_cache=True
+    )
+    answers = [""] * len(prompts)
+    with generation_mode(model):
+        for rows in batches_by_length(prompts, max_new_tokens, tokens_per_batch):
+            width = max(len(prompts[row]) for row in rows)
+            ids = torch.tensor([[pad] * (width - len(prompts[row])) + prompts[row] for row in rows], device=model.device)
+            blank = torch.tensor([width - len(prompts[row]) for row in rows], device=model.device)
+            mask = (torch.arange(width, device=model.device) >= blank[:, None]).long()
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
+                answers[row] = cut(tokenizer, tokens, ends)
+    return answers
+
+
+def batches_by_length(prompts: Sequence[list[int]], max_new_tokens: int, tokens_per_batch: int) -> list[list[int]]:
+    """Rows grouped by similar length, longest first, so that a batch too large for the memory fails at once."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(prompts)), key=lambda row: -len(prompts[row])):
+        if groups and (len(prompts[groups[-1][0]]) + max_new_tokens) * (len(groups[-1]) + 1) <= tokens_per_batch:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, and those of the model's generation settings (chat models have several)."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in (tokenizer.eos_token_id, *configured) if token is not None})
+
+
+def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int]) -> str:
+    """The text before the first end token and before a new prompt section, without surrounding blanks."""
+    stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+    return NEXT_SECTION.split("\n" + text, maxsplit=1)[0].strip()

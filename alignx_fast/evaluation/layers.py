@@ -1,0 +1,30 @@
+"""How near translations are to each other at one layer, beside sentences that have nothing to do with each other."""
+
+import torch
+import torch.nn.functional as F
+
+from alignx_fast.evaluation.retrieval import language_pairs
+
+
+def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> dict[str, float | None]:
+    """Means over all pairs of languages: cosine of translations, cosine of mismatched sentences, and linear CKA (0 to 1)."""
+    related, unrelated, alignment = [], [], []
+    for _, _, a_ND, b_ND in language_pairs(vectors_LND, has_LN):
+        cosine_NN = F.normalize(a_ND, dim=-1) @ F.normalize(b_ND, dim=-1).T
+        n, diagonal = len(cosine_NN), cosine_NN.diagonal().sum().item()
+        related.append(diagonal / n)
+        unrelated.append((cosine_NN.sum().item() - diagonal) / (n * (n - 1)))
+        alignment.append(linear_cka(a_ND, b_ND))
+    return {"similarity": mean(related), "unrelated": mean(unrelated), "cka": mean(alignment)}
+
+
+def linear_cka(a_ND: torch.Tensor, b_ND: torch.Tensor) -> float:
+    """Linear centred kernel alignment of two sets of vectors in the same order (Kornblith et al. 2019, eq. 3); 0 if constant."""
+    a_NN, b_NN = (centred @ centred.T for centred in (x - x.mean(0) for x in (a_ND.double(), b_ND.double())))
+    scale = (a_NN.norm() * b_NN.norm()).item()
+    return (a_NN * b_NN).sum().item() / scale if scale > 0 else 0.0
+
+
+def mean(values: list[float]) -> float | None:
+    """Arithmetic mean; None of nothing."""
+    return sum(values) / len(values) if values else None

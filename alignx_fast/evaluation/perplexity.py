@@ -1,0 +1,52 @@
+"""How well the model predicts plain sentences of each language."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from alignx_fast.data.packing import PackedBatch
+from alignx_fast.evaluation.encode import MAX_LENGTH, Sentence, batches
+from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
+
+
+def perplexity(
+    model: PreTrainedModel, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int
+) -> dict[str, dict]:
+    """Perplexity per token and bits per character, by language: {"en": {"perplexity", "bits_per_character", "tokens"}}.
+
+    Bits per character compare models with different tokenizers. Sentences cut at `MAX_LENGTH` are left out; so is a
+    language that has no others. Without a BOS token a sentence's first token is given, not predicted.
+    """
+    whole = [sentence for sentence in sentences if len(sentence.example["input_ids"]) < MAX_LENGTH]
+    nats, tokens, characters = [0.0] * len(languages), [0] * len(languages), [0] * len(languages)
+    for packed, batch in batches(model, whole, tokens_per_batch):
+        for sentence, (loss, count) in zip(packed, sequence_losses(model, batch), strict=True):
+            nats[sentence.language] += loss
+            tokens[sentence.language] += count
+            characters[sentence.language] += len(sentence.text)
+    return {
+        code: {
+            "perplexity": math.exp(nats[i] / tokens[i]),
+            "bits_per_character": nats[i] / math.log(2) / characters[i],
+            "tokens": tokens[i],
+        }
+        for i, code in enumerate(languages)
+        if tokens[i]
+    }
+
+
+def sequence_losses(model: PreTrainedModel, batch: PackedBatch) -> list[tuple[float, int]]:
+    """Sum of the next-token loss (nats) and number of predicted tokens for every sequence of the batch."""
+    hidden_TD, labels_T = packed_forward(model, batch), batch.labels[0]
+    predicted = (labels_T != -100).nonzero()[:, 0]
+    sequence = torch.bucketize(predicted, batch.cu_seqlens[1:].long(), right=True)
+    losses = [
+        F.cross_entropy(head_logits(model, hidden_TD[chunk - 1]).float(), labels_T[chunk], reduction="none")
+        for chunk in predicted.split(max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size))
+    ]
+    sums = torch.zeros(len(batch.rows), dtype=torch.float64, device=labels_T.device)
+    sums.index_add_(0, sequence, torch.cat(losses).double())
+    return list(zip(sums.tolist(), torch.bincount(sequence, minlength=len(batch.rows)).tolist(), strict=True))

@@ -1,0 +1,73 @@
+"""Translate held-out sentences and score them."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignx_fast.config import EvaluationSettings
+from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.spans import encode_text
+from alignx_fast.data.templates import Template
+from alignx_fast.evaluation.generation import generate
+from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
+
+LONGEST_PROMPT = 2048  # tokens
+
+
+def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(source, target) for every direction to score, and a note for each one that is asked for and cannot be scored."""
+    if settings.translation_directions is None:
+        if settings.pivot not in languages:
+            return [], [f"No translation scores: no held-out sentences in the pivot language {settings.pivot}."]
+        others = [language for language in languages if language != settings.pivot]
+        return [pair for other in others for pair in ((settings.pivot, other), (other, settings.pivot))], []
+    known = {f"{source}-{target}": (source, target) for source in languages for target in languages if source != target}
+    missing = [direction for direction in settings.translation_directions if direction not in known]
+    return (
+        [known[direction] for direction in settings.translation_directions if direction in known],
+        [f"{direction} is not scored: there are held-out sentences in {', '.join(languages)} only." for direction in missing],
+    )
+
+
+def translation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    meanings: Sequence[Meaning],
+    settings: EvaluationSettings,
+    languages: Sequence[str],
+    template: Template,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, dict], list[str]]:
+    """BLEU, chrF++, off-target share and all examples by direction ("en-de"), and notes on what needs a word."""
+    pairs, notes = directions(settings, languages)
+    scores = {}
+    for source, target in pairs:
+        both = [m for m in meanings if m.texts.get(source, "").strip() and m.texts.get(target, "").strip()]
+        both = both[: settings.translation_sentences]
+        if not both:
+            notes.append(f"{source}-{target} is not scored: no held-out sentence exists in both languages.")
+            continue
+        progress(f"translating {source}-{target}")
+        prompts = [template.prompt_for_pair(source, target, m.texts[source].strip()) for m in both]
+        hypotheses = generate(
+            model,
+            tokenizer,
+            [encode_text(tokenizer, prompt, LONGEST_PROMPT)["input_ids"] for prompt in prompts],
+            max_new_tokens=settings.max_new_tokens,
+            tokens_per_batch=settings.tokens_per_batch,
+        )
+        references = [m.texts[target].strip() for m in both]
+        tokenizer_name, note = bleu_tokenizer(target)
+        if note and note not in notes:
+            notes.append(note)
+        scores[f"{source}-{target}"] = {
+            **score(hypotheses, references, tokenizer_name),
+            "off_target": off_target(hypotheses, target, languages),
+            "examples": [
+                {"source": m.texts[source].strip(), "reference": reference, "hypothesis": hypothesis}
+                for m, reference, hypothesis in zip(both, references, hypotheses, strict=True)
+            ],
+        }
+    if scores and all(not example["hypothesis"] for value in scores.values() for example in value["examples"]):
+        notes.append("The model answered every translation prompt with nothing: scores of 0 mean silence here.")
+    return scores, notes

@@ -1,0 +1,1 @@
+"""From files to packed batches: corpora -> templates -> spans -> packing; prepare.py runs the whole way."""

@@ -5,7 +5,6 @@ values, and is called for spans in CPU memory only. Bad spans that are already o
 """
 
 import math
-from itertools import pairwise
 
 import torch
 
@@ -73,13 +72,14 @@ def check_spans(name: str, spans_S2: torch.Tensor, hidden_TD: torch.Tensor) -> N
 
 def check_span_values(name: str, spans_S2: torch.Tensor, num_tokens: int) -> None:
     """Spans in CPU memory lie within [0, num_tokens], hold at least one token each, and do not overlap."""
-    spans = spans_S2.tolist()
-    for row, (start, end) in enumerate(spans):
-        if not 0 <= start < end <= num_tokens:
-            raise ValueError(
-                f"{name}[{row}] is ({start}, {end}); it must satisfy 0 <= start < end <= {num_tokens} tokens."
-            )
-    ordered = sorted(spans)
-    for before, after in pairwise(ordered):
-        if after[0] < before[1]:
-            raise ValueError(f"{name} holds {tuple(before)} and {tuple(after)}, which overlap; spans must be disjoint.")
+    start_S, end_S = spans_S2.unbind(1)
+    wrong = ((start_S < 0) | (start_S >= end_S) | (end_S > num_tokens)).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        start, end = spans_S2[row].tolist()
+        raise ValueError(f"{name}[{row}] is ({start}, {end}); it must satisfy 0 <= start < end <= {num_tokens} tokens.")
+    ordered_S2 = spans_S2[start_S.argsort()]
+    clashes = (ordered_S2[1:, 0] < ordered_S2[:-1, 1]).nonzero()
+    if len(clashes):
+        before, after = ordered_S2[int(clashes[0]) :][:2].tolist()
+        raise ValueError(f"{name} holds {tuple(before)} and {tuple(after)}, which overlap; spans must be disjoint.")

@@ -16,17 +16,15 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def choose(impl: str | None, *tensors: torch.Tensor) -> str:
     """Name the implementation that runs: "reference", "chunked" or "triton".
 
-    None takes the best that works for these tensors: "triton" where every tensor is on CUDA (or Triton's interpreter is on) and in
-    bf16, fp16 or fp32, else "chunked", eager PyTorch in bounded memory, which runs anywhere and also in fp64.
+    None takes the best that works for these tensors: "triton" where every tensor is on CUDA (or Triton's interpreter is on) and
+    in bf16, fp16 or fp32, else "chunked", eager PyTorch in bounded memory, which runs anywhere and also in fp64.
 
     Raises: ValueError for an unknown name, and for "triton" where it cannot run.
     """
     if impl is None:
         return "chunked" if _why_not_triton(tensors) else "triton"
     if impl not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"impl is {impl!r}; it must be None (the best available) or one of {', '.join(map(repr, IMPLEMENTATIONS))}."
-        )
+        raise ValueError(f"impl is {impl!r}; it must be one of {', '.join(map(repr, IMPLEMENTATIONS))}, or None for the best.")
     if impl == "triton" and (reason := _why_not_triton(tensors)):
         raise ValueError(f"impl='triton' cannot run here: {reason}.")
     return impl
@@ -38,8 +36,8 @@ def _why_not_triton(tensors: tuple[torch.Tensor, ...]) -> str | None:
     for tensor in tensors:
         if not (tensor.is_cuda or INTERPRETED):
             return (
-                f"a tensor is on {tensor.device}; move the tensors to a CUDA device, pass impl=None, or set TRITON_INTERPRET=1 before"
-                " Python starts to run the kernels in Triton's (slow) interpreter"
+                f"a tensor is on {tensor.device}; move the tensors to a CUDA device, pass impl=None, or set TRITON_INTERPRET=1"
+                " before Python starts to run the kernels in Triton's (slow) interpreter"
             )
         if tensor.is_floating_point() and tensor.dtype not in TRITON_DTYPES:
             return f"a tensor is {tensor.dtype}; cast it to bfloat16, float16 or float32, or pass impl=None"

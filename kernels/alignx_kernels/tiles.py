@@ -1,7 +1,7 @@
 """Launch settings per GPU architecture: a small table in place of autotuning at start-up.
 
-One dictionary per kernel, from compute capability (80 = A100, 86 = RTX 30, 89 = RTX 40 and L4, 90 = H100, 100 = B200, 120 = RTX 50) to
-`Tile`. `python -m alignx_kernels.compiled` compiles every entry and shows what the compiler made of it.
+One dictionary per kernel maps compute capability to `Tile`: 80 = A100, 86 = RTX 30, 89 = RTX 40 and L4, 90 = H100, 100 = B200,
+120 = RTX 50. `python -m alignx_kernels.compiled` compiles every entry and shows what the compiler made of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,3 +60,4 @@ def architecture(device: torch.device) -> int:
 
 # Both span kernels move bytes only: 16 bytes a thread and row, and few enough registers to keep many loads in flight.
 SPAN_MEAN = everywhere(Tile({"BLOCK_T": 8, "BLOCK_D": 512}, num_warps=4))
+SPAN_OWNER = everywhere(Tile({"BLOCK_T": 128}, num_warps=1))

@@ -1,8 +1,8 @@
 """Kernels are tested in two kinds of process, because Triton reads TRITON_INTERPRET once, when it is imported.
 
-`interpreted/` runs every kernel on CPU tensors and needs TRITON_INTERPRET=1; everything else (compilation, real GPUs) needs it unset.
-A plain `pytest` does both: `test_interpreted.py` starts one pytest per file of `interpreted/` and shows what it printed. To work on
-one of those files: `TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_x.py`.
+`interpreted/` runs every kernel on CPU tensors and needs TRITON_INTERPRET=1; the rest (compilation, real GPUs) needs it unset.
+A plain `pytest` does both: `test_interpreted.py` starts one pytest per file of `interpreted/` and shows what it printed.
+To work on one of them: `TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_x.py`.
 """
 
 import os

@@ -1,0 +1,1 @@
+"""Base models: loading, adapters, packed attention, and the capture of layers."""

@@ -1,0 +1,94 @@
+"""Running a causal language model on packed batches: body, head, and ordinary generation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from alignx_fast.errors import UserError
+from alignx_fast.models.attention import block_mask, use_ordinary_attention, use_packed_attention
+from alignx_fast.models.capture import body, causal_model
+
+LOGITS_PER_CHUNK = 1 << 25
+"""Logits computed at once: 128 MiB in fp32."""
+
+
+class Packed(Protocol):
+    """What the forward pass needs of a packed batch (see `alignx_fast.data.packing.PackedBatch`)."""
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    cu_seqlens: torch.Tensor
+    max_length: int
+
+
+def packed_forward(model: nn.Module, batch: Packed) -> torch.Tensor:
+    """Last hidden state [T, D], after the final norm; sequences do not see each other, and no logits are made."""
+    output = body(model)(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=block_mask(causal_model(model), batch.cu_seqlens, batch.input_ids.shape[1]),
+        use_cache=False,
+        cu_seq_lens_q=batch.cu_seqlens,
+        max_length_q=batch.max_length,
+    )
+    return output.last_hidden_state[0]
+
+
+def head_module(model: nn.Module) -> nn.Module:
+    """The module between the last hidden state and the logits: a linear layer, or a small stack (BERT)."""
+    causal = causal_model(model)
+    heads = [child for child in causal.children() if child is not body(model) and next(child.parameters(), None) is not None]
+    if len(heads) != 1:
+        raise UserError(f"{type(causal).__name__} has {len(heads)} modules beside its body; exactly one head is supported.")
+    return heads[0]
+
+
+def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
+    """Logits [T, V], with the scaling and soft-capping of the families that have them."""
+    config = causal_model(model).config.get_text_config()
+    logits_TV = head_module(model)(hidden_TD)
+    logits_TV = logits_TV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    if softcap := getattr(config, "final_logit_softcapping", None):
+        logits_TV = softcap * torch.tanh(logits_TV / softcap)
+    return logits_TV
+
+
+def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
+    """Sum of next-token cross entropies in fp32; logits exist for one chunk of tokens at a time.
+
+    Args:
+        hidden_TD: last hidden state.
+        labels_T: unshifted labels; -100 is left out. The first token of every sequence must be -100, which keeps the shift from
+            crossing into the next sequence.
+    """
+    kept = (labels_T[1:] != -100).nonzero().squeeze(1)
+    hidden_KD, labels_K = hidden_TD[kept], labels_T[1:][kept]
+    vocabulary = causal_model(model).config.get_text_config().vocab_size
+    chunk = max(1, LOGITS_PER_CHUNK // vocabulary)
+
+    def chunk_loss(hidden_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(head_logits(model, hidden_CD).float(), labels_C, reduction="sum")
+
+    total = hidden_TD.new_zeros((), dtype=torch.float32)
+    for hidden_CD, labels_C in zip(hidden_KD.split(chunk), labels_K.split(chunk), strict=True):
+        if len(kept) > chunk and torch.is_grad_enabled():
+            total = total + checkpoint(chunk_loss, hidden_CD, labels_C, use_reentrant=False)
+        else:
+            total = total + chunk_loss(hidden_CD, labels_C)
+    return total
+
+
+@contextmanager
+def generation_mode(model: nn.Module) -> Iterator[None]:
+    """Ordinary padded attention with a key-value cache inside the block, packed attention again after it."""
+    causal = causal_model(model)
+    use_ordinary_attention(causal)
+    try:
+        yield
+    finally:
+        use_packed_attention(causal)

@@ -1,0 +1,307 @@
+"""`AlignXTrainer`: a `transformers.Trainer` whose batch is one whole optimizer step, cut into packed micro-batches here.
+
+Because the step is known as a whole, the next-token loss is a mean over all its tokens, the contrastive loss can see all its
+pairs, and the number of tokens in memory changes speed but never the result.
+"""
+
+import json
+import math
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from alignx_fast.config import AlignSettings, InstructSettings
+from alignx_fast.data.mixing import epoch_order
+from alignx_fast.data.packing import PackedBatch, pack
+from alignx_fast.errors import UserError
+from alignx_fast.models.capture import causal_model
+from alignx_fast.models.forward import next_token_loss, packed_forward
+from alignx_fast.models.heads import AlignmentHeads
+from alignx_fast.training.step import AlignStep, Terms, ntp_step, rng_state, set_rng_state
+
+HEADS_FILE = "alignment_heads.safetensors"
+
+
+class StepSampler(Sampler[list[int]]):
+    """Batches of `rows_per_step` row numbers for the whole run; epoch e is ordered by (seed, e), so resuming is exact."""
+
+    def __init__(self, groups: np.ndarray, rows_per_step: int, steps: int, *, temperature: float, seed: int) -> None:
+        self.groups, self.rows_per_step, self.steps, self.temperature, self.seed = groups, rows_per_step, steps, temperature, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        given, epoch, waiting = 0, 0, np.empty(0, dtype=np.int64)
+        while given < self.steps:
+            while len(waiting) < self.rows_per_step:
+                waiting = np.concatenate(
+                    [waiting, epoch_order(self.groups, temperature=self.temperature, seed=self.seed, epoch=epoch)]
+                )
+                epoch += 1
+            step, waiting = waiting[: self.rows_per_step], waiting[self.rows_per_step :]
+            given += 1
+            yield step.tolist()
+
+
+class AlignXTrainer(Trainer):
+    """Trains a causal language model by one stage of AlignX.
+
+    Args:
+        model: a causal model (or PEFT model of one) that uses packed attention, as `alignx_fast.models.load_model` returns it.
+        args: `TrainingArguments`; `gradient_accumulation_steps` must stay 1, since micro-batches are cut here.
+        settings: `AlignSettings` for stage 1 (with both weights 0: plain continual pre-training), `InstructSettings` for stage 2.
+        train_dataset, eval_dataset: rows with the columns of `alignx_fast.data.spans.Example`.
+        align_layer: decoder layer whose states are aligned, 1 to the number of layers; stage 1 only.
+        tokens_per_micro_batch: tokens in one forward pass. Halved, with a word about it, when memory runs out.
+        train_on_prompt: next-token loss over the prompt too.
+        mixing_temperature: T of the language mixing p ~ n^(1/T).
+
+    Raises:
+        UserError: the dataset is empty or the loss is not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        args: TrainingArguments,
+        settings: AlignSettings | InstructSettings,
+        train_dataset: datasets.Dataset,
+        eval_dataset: datasets.Dataset | None = None,
+        align_layer: int | None = None,
+        tokens_per_micro_batch: int,
+        train_on_prompt: bool = True,
+        mixing_temperature: float = 1.0,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if not len(train_dataset):
+            raise UserError("There is no row to train on; check the data settings with `alignx-fast preview`.")
+        if args.gradient_accumulation_steps != 1:
+            raise UserError("gradient_accumulation_steps must be 1: AlignXTrainer cuts each step into micro-batches itself.")
+        self.settings, self.train_on_prompt = settings, train_on_prompt
+        self.tokens_per_micro_batch, self.mixing_temperature = tokens_per_micro_batch, mixing_temperature
+        self.rows_per_step = settings.pairs_per_step if isinstance(settings, AlignSettings) else settings.rows_per_step
+        # A step may not hold more rows than there are; its size is part of the method, so it is said in the run log.
+        self.rows_per_step = min(self.rows_per_step, len(train_dataset))
+        self.steps_per_epoch = max(1, len(train_dataset) // self.rows_per_step)
+        if args.max_steps <= 0:
+            args.max_steps = max(1, math.ceil(args.num_train_epochs * self.steps_per_epoch))
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+        self.heads: AlignmentHeads | None = None
+        self.align_step: AlignStep | None = None
+        if isinstance(settings, AlignSettings):
+            if align_layer is None:
+                raise UserError("align_layer is needed for stage 1: 1 to the number of decoder layers, usually half of it.")
+            generator_state = torch.get_rng_state()
+            torch.manual_seed(args.seed)
+            hidden_size = causal_model(model).config.get_text_config().hidden_size
+            self.heads = AlignmentHeads(hidden_size, settings).to(args.device)
+            torch.set_rng_state(generator_state)
+            self.align_step = AlignStep(model, self.heads, settings, align_layer, self.compute_loss_context_manager)
+        self._restart_clock()
+
+    # Data: one batch is the rows of one optimizer step.
+
+    def get_train_dataloader(self) -> DataLoader:
+        columns = self.train_dataset.with_format("numpy", columns=["src_lang", "tgt_lang"])
+        groups = np.asarray(columns["src_lang"]) * 1000 + np.asarray(columns["tgt_lang"])
+        sampler = StepSampler(
+            groups,
+            self.rows_per_step,
+            self.args.max_steps,
+            temperature=self.mixing_temperature,
+            seed=self.args.data_seed or self.args.seed,
+        )
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=lambda rows: {"rows": rows})
+
+    def pack(self, rows: list[dict[str, Any]]) -> list[PackedBatch]:
+        """The rows of a step as micro-batches, in CPU memory."""
+        return pack(rows, self.tokens_per_micro_batch, train_on_prompt=self.train_on_prompt)
+
+    # The step.
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one optimizer step; on an out-of-memory error the same rows are repeated in smaller pieces."""
+        model.train()
+        rng = rng_state(self.args.device)
+        while True:
+            try:
+                terms = self._run_step(model, self.pack(inputs["rows"]))
+                break
+            except torch.OutOfMemoryError:
+                longest = max(len(row["input_ids"]) for row in inputs["rows"])
+                if self.tokens_per_micro_batch <= longest:
+                    raise UserError(
+                        f"The GPU has no room for one row of {longest} tokens: lower data.max_length, use --model.tuning qlora or "
+                        "--model.gradient_checkpointing true."
+                    ) from None
+                self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
+                print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
+            self._zero_grad(model)
+            set_rng_state(rng, self.args.device)
+            torch.cuda.empty_cache()
+        values = torch.stack([term.float() for term in terms.values()]).tolist()
+        for name, value in zip(terms, values, strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is {value} at step {self.state.global_step + 1}: lower the learning rate or lengthen the warm-up, then "
+                    "continue from the last checkpoint with --resume."
+                )
+        self._steps += 1
+        self._tokens += sum(len(row["input_ids"]) for row in inputs["rows"])
+        return terms["loss"].detach()
+
+    def _run_step(self, model: nn.Module, batches: list[PackedBatch]) -> Terms:
+        self._zero_grad(model)
+        tokens = sum(batch.num_label_tokens for batch in batches)
+        batches = [batch.to(self.args.device) for batch in batches]
+        if self.align_step is not None and self._aligns():
+            return self.align_step(batches, tokens, self.accelerator.backward)
+        return ntp_step(model, batches, tokens, self.accelerator.backward, self.compute_loss_context_manager)
+
+    def _aligns(self) -> bool:
+        settings = self.settings
+        return isinstance(settings, AlignSettings) and bool(settings.contrastive.weight or settings.matching.weight)
+
+    def _zero_grad(self, model: nn.Module) -> None:
+        model.zero_grad()
+        if self.heads is not None:
+            self.heads.zero_grad()
+
+    def _head_parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.heads.parameters() if p.requires_grad] if self.heads is not None and self._aligns() else []
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        created = self.optimizer is None
+        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        if created and self._head_parameters():
+            optimizer.add_param_group({"params": self._head_parameters(), "weight_decay": 0.0})
+        return optimizer
+
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+        return self.accelerator.clip_grad_norm_([*model.parameters(), *self._head_parameters()], self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return 6 * parameters * sum(len(row["input_ids"]) for row in inputs["rows"])
+
+    # Dev loss and log.
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Dev losses over the dev rows in their own order: L_ntp per token; the others over as many pairs as a training step holds."""
+        started, was_training = time.perf_counter(), self.model.training
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.model.eval()
+        sums: dict[str, float] = {}
+        weights: dict[str, int] = {}
+        for start in range(0, len(dataset), self.rows_per_step):
+            rows = dataset.select(range(start, min(start + self.rows_per_step, len(dataset)))).to_list()
+            batches = self.pack(rows)
+            tokens = sum(batch.num_label_tokens for batch in batches)
+            batches = [batch.to(self.args.device) for batch in batches]
+            for name, value in self._dev_terms(batches, tokens).items():
+                weight = tokens if name == "loss_ntp" else len(rows)
+                sums[name] = sums.get(name, 0.0) + float(value) * weight
+                weights[name] = weights.get(name, 0) + weight
+        self.model.train(was_training)
+        means = {name: total / weights[name] for name, total in sums.items()}
+        metrics = {f"{metric_key_prefix}_loss": self._total(means)} | {f"{metric_key_prefix}_{k}": v for k, v in means.items()}
+        self._paused += time.perf_counter() - started
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _dev_terms(self, batches: list[PackedBatch], tokens: int) -> Terms:
+        if self.align_step is not None:
+            return self.align_step.losses(batches, tokens)
+        with self.compute_loss_context_manager():
+            losses = [next_token_loss(self.model, packed_forward(self.model, batch), batch.labels[0]) for batch in batches]
+        return {"loss_ntp": sum(losses, torch.zeros((), device=self.args.device)) / tokens}
+
+    def _total(self, terms: dict[str, float]) -> float:
+        if not isinstance(self.settings, AlignSettings):
+            return terms["loss_ntp"]
+        weights = {"loss_contrastive": self.settings.contrastive.weight, "loss_matching": self.settings.matching.weight}
+        return terms["loss_ntp"] + sum(weight * terms[name] for name, weight in weights.items())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the loss terms since the last line, tokens per second and memory to a line of training losses."""
+        if "loss" in logs and self._steps:
+            logs |= {name: total / self._steps for name, total in self._sums.items()}
+            elapsed = time.perf_counter() - self._since - self._paused
+            logs["tokens_per_second"] = self._tokens / max(elapsed, 1e-9)
+            logs["memory_gib"] = peak_memory_gib()
+            self._restart_clock()
+        super().log(logs, start_time)
+        logs["epoch"] = self.state.global_step / self.steps_per_epoch
+
+    def _restart_clock(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._tokens, self._steps, self._paused, self._since = 0, 0, 0.0, time.perf_counter()
+
+    # Checkpoints: the model as a plain Hugging Face folder, and the heads beside it.
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        started = time.perf_counter()
+        super()._save_checkpoint(*args, **kwargs)
+        self._paused += time.perf_counter() - started
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.heads is not None and self.align_step is not None:
+            tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
+            save_file(tensors | self.align_step.queue.state_dict(), Path(output_dir or self.args.output_dir) / HEADS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.heads is not None and self.align_step is not None:
+            state = load_file(Path(resume_from_checkpoint) / HEADS_FILE)
+            self.heads.load_state_dict({k.removeprefix("heads."): v for k, v in state.items() if k.startswith("heads.")})
+            queue = {k: v for k, v in state.items() if k.startswith("queue.")}
+            self.align_step.queue.load_state_dict(queue, self.args.device)
+
+
+def peak_memory_gib() -> float:
+    """Most memory used so far in GiB: of the GPU's allocator, or of the process on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 2**20
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of a stage; what a kill left half-written is passed over."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return next((path for path in reversed(found) if _is_complete(path)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    # Trainer writes this file last
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,192 @@
+"""The figures of the page: each function returns the SVG panels that the run has numbers for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from alignx_fast.report.read import MOMENTS, Run
+from alignx_fast.report.svg import COLOUR, draw
+
+LOG_COLOUR = {"align": "after_align", "ntp_only": "ntp_only", "instruct": "after"}
+LOSSES = {
+    "loss": "whole loss L",
+    "loss_ntp": "next-token prediction L_ntp",
+    "loss_contrastive": "contrastive L_ctr",
+    "loss_matching": "language matching L_lam",
+}
+MARKERS = "o^sDvPX*"
+POINTS = 400  # of a curve: more than the page can show
+BARS = 30  # groups of bars in one panel; beyond it, means by language
+
+
+def loss_curves(run: Run) -> list[str]:
+    """A panel for every loss term of stage 1 (its control beside it), then stage 2; dev losses as points."""
+    panels = [("align", "Stage 1", ["align", "ntp_only"], list(LOSSES)), ("instruct", "Stage 2", ["instruct"], ["loss_ntp"])]
+    drawn = []
+    for name, title, stages, terms in panels:
+        if not any(line.get("loss_ntp") is not None for stage in stages for line in run.steps(stage)):
+            terms = ["loss"]
+        for term in terms:
+            curves = {stage: curve(run.steps(stage), term) for stage in stages}
+            dev = {stage: curve(run.dev(stage), f"dev_{term}") for stage in stages}
+            if term == "loss":
+                curves.pop("ntp_only", None)  # another objective: its L is L_ntp, shown there
+                dev.pop("ntp_only", None)
+            if any(len(steps) > 1 for steps, _ in curves.values()):
+                drawn.append(
+                    draw(f"loss-{name}-{term}", f"{title}: {LOSSES[term]}", lambda axes, c=curves, d=dev: losses(axes, c, d))
+                )
+    return drawn
+
+
+def losses(axes: Axes, curves: dict[str, tuple[list, list]], dev: dict[str, tuple[list, list]]) -> None:
+    names = {"align": "three losses", "ntp_only": "L_ntp alone", "instruct": "train"}
+    for stage, (steps, values) in curves.items():
+        if steps:
+            axes.plot(steps, values, color=COLOUR[LOG_COLOUR[stage]], linewidth=1.2, label=names[stage])
+    for stage, (steps, values) in dev.items():
+        if steps:
+            axes.plot(steps, values, "o", color=COLOUR["page"], markeredgecolor=COLOUR[LOG_COLOUR[stage]], markersize=4.5)
+            axes.lines[-1].set_label("dev" if len(curves) == 1 else f"dev, {names[stage]}")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("nats")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.legend()
+
+
+def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """(steps, values) of the lines that have a number under `key`, thinned to about `POINTS`."""
+    points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), int | float)]
+    points = points[:: max(1, len(points) // POINTS)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def bars(
+    run: Run, name: str, title: str, unit: str, scores: dict[str, dict[str, float]], chance: float | None = None
+) -> list[str]:
+    """Horizontal bars: a group for every key that any moment has, a bar for every moment. `scores`: moment -> key -> value."""
+    scores = {when: values for when, values in scores.items() if values}
+    keys = sorted({key for values in scores.values() for key in values})
+    if not keys:
+        return []
+    thick = 0.8 / len(scores)
+
+    def paint(axes: Axes) -> None:
+        for i, (when, values) in enumerate(scores.items()):
+            places = [k + (i - (len(scores) - 1) / 2) * thick for k, key in enumerate(keys) if key in values]
+            lengths = [values[key] for key in keys if key in values]
+            axes.barh(places, lengths, height=thick * 0.9, color=COLOUR[when], label=MOMENTS[when])
+        if chance is not None:
+            axes.axvline(chance, color=COLOUR["chance"], linewidth=1, linestyle=(0, (3, 2)), label="chance")
+        axes.set_yticks(range(len(keys)), keys)
+        axes.set_ylim(len(keys) - 0.4, -0.6)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(unit)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=0.9, handlelength=0.9, borderaxespad=0)
+        axes.set_title(axes.get_title(loc="left"), pad=22)
+
+    return [draw(name, title, paint, height=1.05 + len(keys) * max(0.17, 0.075 * len(scores) + 0.07))]
+
+
+def grouped(values: dict[str, float]) -> dict[str, float]:
+    """The values themselves, or their means by source language where there are more pairs than a panel can show."""
+    if len(values) <= BARS:
+        return values
+    by_source: dict[str, list[float]] = {}
+    for pair, value in values.items():
+        by_source.setdefault(f"{pair.split('-')[0]} to all", []).append(value)
+    return {source: sum(found) / len(found) for source, found in by_source.items()}
+
+
+def layer_curves(run: Run) -> list[str]:
+    """Similarity, its gap to unrelated sentences, retrieval and CKA by layer, one line for every moment."""
+    layers = {
+        when: scores["layers"]
+        for when, scores in run.evaluation.items()
+        if numbers((scores.get("layers") or {}).get("similarity"))
+    }
+    if not layers:
+        return []
+    align_layer = next(run.evaluation[when].get("align_layer") for when in layers)
+
+    def frame(axes: Axes, label: str) -> None:
+        if align_layer is not None:
+            axes.axvline(align_layer, color=COLOUR["chance"], linewidth=1, linestyle=(0, (1, 2)), label="align layer")
+        axes.set_xlabel("layer (0 = embeddings)")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.legend()
+
+    def cosine(axes: Axes) -> None:
+        for when, values in layers.items():
+            axes.plot(values["similarity"], color=COLOUR[when], label=MOMENTS[when])
+            axes.plot(values["unrelated"], color=COLOUR[when], linestyle=(0, (2, 2)), linewidth=1.2)
+        axes.plot([], [], color=COLOUR["muted"], linestyle=(0, (2, 2)), linewidth=1.2, label="unrelated")
+        frame(axes, "cosine")
+
+    def gap(axes: Axes) -> None:
+        for when, values in layers.items():
+            difference = [a - b for a, b in zip(values["similarity"], values["unrelated"], strict=True)]
+            axes.plot(difference, color=COLOUR[when], label=MOMENTS[when])
+        frame(axes, "difference of cosines")
+
+    def single(axes: Axes, key: str, label: str, scale: float) -> None:
+        for when, values in layers.items():
+            if numbers(values.get(key)):
+                axes.plot([value * scale for value in values[key]], color=COLOUR[when], label=MOMENTS[when])
+        frame(axes, label)
+
+    drawn = [
+        draw("layers-cosine", "Cosine: translations and unrelated", cosine),
+        draw("layers-gap", "Translations minus unrelated", gap),
+    ]
+    for key, title, label, scale in (
+        ("retrieval", "Retrieval top-1", "%", 100),
+        ("cka", "Linear CKA between languages", "CKA", 1),
+    ):
+        if any(numbers(values.get(key)) for values in layers.values()):
+            drawn.append(draw(f"layers-{key}", title, lambda axes, k=key, t=label, s=scale: single(axes, k, t, s)))
+    return drawn
+
+
+def numbers(values: Any) -> bool:
+    """Whether `values` is a list of numbers without gaps."""
+    return isinstance(values, list) and bool(values) and all(isinstance(value, int | float) for value in values)
+
+
+def maps(run: Run, languages: Sequence[str]) -> list[str]:
+    """The plane of sentence vectors before and at the end, one colour and marker for each language."""
+    found = [when for when in run.evaluation if (run.evaluation[when].get("map") or {}).get("points")]
+    shown = [found[0], found[-1]] if len(found) > 1 else found
+    return [
+        draw(
+            f"map-{when}",
+            MOMENTS[when].capitalize(),
+            lambda axes, w=when: scatter(axes, run.evaluation[w]["map"], languages),
+            3.4,
+        )
+        for when in shown
+    ]
+
+
+def scatter(axes: Axes, plane: dict[str, Any], languages: Sequence[str]) -> None:
+    for i, language in enumerate(languages):
+        points = [(point["x"], point["y"]) for point in plane["points"] if point["lang"] == language]
+        colour, marker = language_mark(i)
+        axes.scatter(
+            *zip(*points, strict=True) if points else ([], []), s=15, marker=marker, color=COLOUR[colour], alpha=0.8, linewidths=0
+        )
+    explained = plane.get("explained") or []
+    axes.set_xlabel("first principal axis" + (f" ({explained[0]:.0%})" if explained else ""))
+    axes.set_ylabel("second principal axis" + (f" ({explained[1]:.0%})" if len(explained) > 1 else ""))
+    axes.margins(0.05)
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def language_mark(i: int) -> tuple[str, str]:
+    """(colour, marker) of the i-th language: colours repeat after eight, with another marker."""
+    return f"lang{i % 8}", MARKERS[(i // 8) % len(MARKERS)]

@@ -1,0 +1,171 @@
+"""Run folder -> report.html: one page without scripts that refers to nothing outside itself."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from alignx_fast.report import figures, numbers
+from alignx_fast.report.read import MOMENTS, STAGES, Run, read_run
+
+GLYPHS = dict(zip(figures.MARKERS, "●▲■◆▼✚✖★", strict=True))
+"""The markers of the map as characters, for its legend."""
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `run_folder`/report.html from what the folder holds, and return its path. What is missing is named on the page.
+
+    Raises:
+        UserError: the folder does not exist or holds nothing of a run.
+    """
+    run = read_run(Path(run_folder))
+    environment = Environment(
+        loader=PackageLoader("alignx_fast", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html.j2").render(**content(run))
+    path = run.folder / "report.html"
+    partial = path.with_suffix(".html.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def content(run: Run) -> dict[str, Any]:
+    """Everything that the template shows."""
+    languages = sorted({language for scores in run.evaluation.values() for language in scores.get("languages") or []})
+    ranked = {when: (scores.get("retrieval") or {}).get("pairs") or {} for when, scores in run.evaluation.items()}
+    translated = {when: scores.get("translation") or {} for when, scores in run.evaluation.items()}
+    chance = numbers.first(run, lambda scores: (scores.get("retrieval") or {}).get("chance"))
+    return {
+        "run": run,
+        "languages": languages,
+        "moments": MOMENTS,
+        "chance": None if chance is None else numbers.percent(chance),
+        "align_layer": numbers.first(run, lambda scores: scores.get("align_layer")),
+        "sentences": numbers.first(run, lambda scores: scores.get("sentences")),
+        "cards": numbers.headline(run),
+        "training": numbers.training(run),
+        "losses": svg(figures.loss_curves(run)),
+        "retrieval": svg(
+            figures.bars(
+                run,
+                "retrieval",
+                "Retrieval top-1",
+                "% of sentences whose translation is found first",
+                {
+                    when: figures.grouped({key: 100 * pair["top1"] for key, pair in pairs.items()})
+                    for when, pairs in ranked.items()
+                },
+                None if chance is None else 100 * chance,
+            )
+        ),
+        "translation": svg(
+            [
+                panel
+                for key, title in (("chrf++", "chrF++"), ("bleu", "BLEU"))
+                for panel in figures.bars(
+                    run,
+                    f"translation-{'chrf' if key == 'chrf++' else key}",
+                    title,
+                    f"{title}, 0 to 100",
+                    {
+                        when: figures.grouped({name: pair[key] for name, pair in pairs.items()})
+                        for when, pairs in translated.items()
+                    },
+                )
+            ]
+        ),
+        "layers": svg(figures.layer_curves(run)),
+        "maps": svg(figures.maps(run, languages)),
+        "legend": [
+            (code, colour, GLYPHS[marker]) for i, code in enumerate(languages) for colour, marker in [figures.language_mark(i)]
+        ],
+        "tables": {
+            "Retrieval top-1, by direction of the search": numbers.table(run, "retrieval", {"top1": ("top-1", numbers.percent)}),
+            "Translation, by direction": numbers.table(
+                run,
+                "translation",
+                {
+                    "bleu": ("BLEU", numbers.decimal),
+                    "chrf++": ("chrF++", numbers.decimal),
+                    "off_target": ("off target", numbers.percent),
+                },
+            ),
+            "Perplexity, by language": numbers.table(
+                run,
+                "perplexity",
+                {
+                    "perplexity": ("perplexity per token", numbers.decimal),
+                    "bits_per_character": ("bits per character", numbers.cosine),
+                },
+            ),
+            "Layers": numbers.layer_table(run),
+        },
+        "signatures": sorted(
+            {pair["signature"] for pairs in translated.values() for pair in pairs.values() if pair.get("signature")}
+        ),
+        "samples": numbers.samples(run),
+        "sample_count": numbers.SAMPLES,
+        "data": [(STAGES.get(stage, stage), *split(summary)) for stage, summary in run.data.items()],
+        "environment": flat(run.environment),
+        "notes": notes(run),
+    }
+
+
+def svg(panels: list[str]) -> list[Markup]:
+    """Panels that are drawn here hold no text of the user's beyond language codes, which matplotlib escapes."""
+    return [Markup(panel) for panel in panels]
+
+
+def split(summary: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, list[str], list[list[Any]]]]]:
+    """A data summary as single facts and as tables (title, headings, rows)."""
+    facts, tables = [], []
+    for key, value in summary.items():
+        title = key.replace("_", " ")
+        if not isinstance(value, dict):
+            facts.append((title, ", ".join(map(str, value)) if isinstance(value, list) else plain(value)))
+        elif any(isinstance(inner, dict) for inner in value.values()):
+            columns = list(dict.fromkeys(column for inner in value.values() if isinstance(inner, dict) for column in inner))
+            rows = [[name, *(plain(inner.get(column, "—")) for column in columns)] for name, inner in value.items()]
+            tables.append((title, [column.replace("_", " ") for column in columns], rows))
+        else:
+            tables.append((title, ["rows"], [[name, plain(count)] for name, count in value.items()]))
+    return facts, tables
+
+
+def plain(value: Any) -> str:
+    """A number with separated thousands, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested dicts as (dotted name, value)."""
+    items: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        items += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, str(value))]
+    return items
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    said = ["One run with one seed: small differences may be chance. Repeat with other seeds before drawing conclusions."]
+    model = (run.settings.get("model") or {}).get("path")
+    if model == "builtin:tiny":
+        said.append(
+            "builtin:tiny is a model of a few million parameters, trained from scratch on little text. It shows that the method "
+            "and the code work. It cannot translate usefully, knows nothing of the world, and says nothing about a large model."
+        )
+    if "ntp_only" in run.evaluation:
+        said.append(
+            f"{MOMENTS['ntp_only']!r} is a control trained for the same number of stage 1 steps without the two alignment losses."
+        )
+    said += list(dict.fromkeys(note for scores in run.evaluation.values() for note in scores.get("notes") or []))
+    return said

@@ -1,6 +1,20 @@
 """Rows as users have them: the types that every reader yields."""
 
+import enum
 from dataclasses import dataclass
+
+
+class Reason(enum.StrEnum):
+    """Why a row cannot be used."""
+
+    EMPTY = "empty text"
+    SAME = "same text on both sides"
+    DUPLICATE = "duplicate"
+    LANGUAGE = "language not selected"
+    EVALUATION = "in the evaluation set"
+    TRUNCATED = "cut off by max_length"
+    UNKNOWN = "unknown to the tokenizer"
+    SPECIAL = "special token in the text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,6 @@ class Meaning:
 class Dropped:
     """A row that cannot be used, and why."""
 
-    reason: str
+    reason: Reason
     text: str
     where: str = ""

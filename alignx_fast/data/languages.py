@@ -16,8 +16,9 @@ arz Egyptian Arabic|as Assamese|ast Asturian|awa Awadhi|ay Aymara|az Azerbaijani
 ban Balinese|be Belarusian|bem Bemba|bg Bulgarian|bho Bhojpuri|bjn Banjar|bjn-Arab Banjar in Arabic script|bm Bambara|bn Bangla
 bo Tibetan|br Breton|bs Bosnian|bug Buginese|ca Catalan|ceb Cebuano|cjk Chokwe|ckb Central Kurdish|crh Crimean Tatar|cs Czech
 cv Chuvash|cy Welsh|da Danish|de German|dik Southwestern Dinka|dv Divehi|dyu Dyula|dz Dzongkha|ee Ewe|el Greek|en English
-en-GB British English|en-US American English|eo Esperanto|es Spanish|es-MX Mexican Spanish|et Estonian|eu Basque|fa Persian
-fa-AF Dari|fi Finnish|fj Fijian|fo Faroese|fon Fon|fr French|fr-CA Canadian French|fur Friulian|fuv Nigerian Fulfulde|fy West Frisian
+en-GB British English|en-US American English|eo Esperanto|es Spanish
+es-MX Mexican Spanish|et Estonian|eu Basque|fa Persian|fa-AF Dari
+fi Finnish|fj Fijian|fo Faroese|fon Fon|fr French|fr-CA Canadian French|fur Friulian|fuv Nigerian Fulfulde|fy West Frisian
 ga Irish|gd Scottish Gaelic|gl Galician|gn Guarani|gu Gujarati|ha Hausa|haw Hawaiian|he Hebrew|hi Hindi|hne Chhattisgarhi
 hr Croatian|ht Haitian Creole|hu Hungarian|hy Armenian|ia Interlingua|id Indonesian|ig Igbo|ilo Iloko|is Icelandic|it Italian
 ja Japanese|jv Javanese|ka Georgian|kab Kabyle|kac Jingpho|kam Kamba|kbp Kabiye|kea Kabuverdianu|kg Kongo|ki Kikuyu|kk Kazakh

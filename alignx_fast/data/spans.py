@@ -1,6 +1,19 @@
-"""Rendered text to tokens, with the source and the target sentence as spans of token positions."""
+"""Rendered text to tokens, with the source and the target sentence as spans of token positions.
 
+Spans follow from the tokenizer's own map of characters to tokens: a token belongs to a sentence when it covers at least one of
+its characters. Tokenising the parts one by one would give other tokens at their borders.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
+
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase
+
+from alignx_fast.data.corpora import Dropped, Reason
+from alignx_fast.data.templates import Rendered, Template
+from alignx_fast.errors import UserError
 
 
 class Example(TypedDict):
@@ -18,3 +31,152 @@ class Example(TypedDict):
     tgt_lang: int
     meaning: int
     """Equal numbers say the same thing: such rows are never negatives of each other."""
+
+
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, template: Template, rows: Sequence[Rendered], max_length: int
+) -> list[Example | Dropped]:
+    """Tokens and spans of every row: one BOS where the tokenizer begins its texts with one, one end token, cut to `max_length`.
+
+    A row that is cut loses its end token, so that nobody learns to stop in mid-sentence. Languages and meaning are left at -1.
+
+    Raises:
+        UserError: the tokenizer is not a fast one, or has no end-of-sequence token.
+    """
+    begin, end = bos_ids(tokenizer), [] if _ends_turn(tokenizer, template) else [eos_id(tokenizer)]
+    unknown = tokenizer.unk_token_id
+    texts = [row.text for row in rows]
+    encodings = _encode(tokenizer, texts, read_special_tokens=template.special_tokens is not None)
+    return [_example(encoding, row, begin, end, unknown, max_length) for encoding, row in zip(encodings, rows, strict=True)]
+
+
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Example]:
+    """Raw sentences, for retrieval and perplexity: BOS and tokens, no end token; the sentence is the `source` span."""
+    begin, examples = bos_ids(tokenizer), []
+    for encoding in _encode(tokenizer, list(texts), read_special_tokens=False):
+        ids = (begin + encoding.ids)[:max_length]
+        span = [min(len(begin), len(ids)), len(ids)]
+        examples.append(Example(input_ids=ids, prompt_length=0, source=span, target=[0, 0], src_lang=-1, tgt_lang=-1, meaning=-1))
+    return examples
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Example:
+    """One raw sentence, as in `encode_texts`."""
+    return encode_texts(tokenizer, [text], max_length)[0]
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, template: Template, prompts: Sequence[str]) -> list[list[int]]:
+    """Tokens of generation prompts made by `template`, with the same BOS as in training and nothing at the end."""
+    encodings = _encode(tokenizer, list(prompts), read_special_tokens=template.special_tokens is not None)
+    begin = bos_ids(tokenizer)
+    return [_begun(encoding.ids, begin) + encoding.ids for encoding in encodings]
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer itself puts before a text: usually one BOS, nothing for the GPT-2 and Qwen families."""
+    plain = _encode(tokenizer, ["a"], read_special_tokens=False)[0].ids
+    whole = tokenizer("a")["input_ids"]
+    for at in range(len(whole) - len(plain) + 1):
+        if whole[at : at + len(plain)] == plain:
+            return whole[:at]
+    return []
+
+
+def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a row.
+
+    Raises:
+        UserError: the tokenizer has none.
+    """
+    found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if found is None:
+        raise UserError(
+            "The tokenizer has no end-of-sequence token, so generation would never stop. Set its eos_token and save it."
+        )
+    return found
+
+
+def _ends_turn(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    """Whether the layout closes a row with a special token of its own, such as <|im_end|>."""
+    if not template.after_response or template.special_tokens is None:
+        return False
+    last = _encode(tokenizer, [template.after_response], read_special_tokens=True)[0].ids[-1]
+    token = tokenizer.added_tokens_decoder.get(last)
+    return last == tokenizer.eos_token_id or (token is not None and token.special)
+
+
+def _begun(ids: list[int], begin: list[int]) -> list[int]:
+    """What is still to be put before `ids`: nothing when a chat template wrote the BOS itself."""
+    return [] if ids[: len(begin)] == begin else begin
+
+
+def _example(
+    encoding: Encoding, row: Rendered, begin: list[int], end: list[int], unknown: int | None, max_length: int
+) -> Example | Dropped:
+    ids = encoding.ids
+    shift = len(_begun(ids, begin))
+    whole = begin[:shift] + ids + end
+    room = min(len(whole), max_length)
+    prompt = min(_token_from(encoding, row.prompt_end, len(row.text)) + shift, room)
+    target = _span(encoding, row.target, len(row.text), shift, room)
+    source = [0, 0] if row.source is None else _span(encoding, row.source, len(row.text), shift, room)
+    needed = [target] if row.source is None else [source, target]
+    if any(stop <= start for start, stop in needed):
+        cut = len(whole) > max_length
+        return Dropped(Reason.TRUNCATED if cut else Reason.UNKNOWN, row.text)
+    ids = whole[:room]
+    if unknown is not None and any(2 * ids[start:stop].count(unknown) > stop - start for start, stop in needed):
+        return Dropped(Reason.UNKNOWN, row.text)
+    if row.source is None:
+        target = [0, 0]
+    return Example(input_ids=ids, prompt_length=prompt, source=source, target=target, src_lang=-1, tgt_lang=-1, meaning=-1)
+
+
+def _span(encoding: Encoding, chars: tuple[int, int], text_length: int, shift: int, room: int) -> list[int]:
+    """Tokens that cover a character of `chars`, shifted by the tokens put in front and cut to the first `room`."""
+    start = _token_from(encoding, chars[0], chars[1])
+    if start == len(encoding) or chars[0] == chars[1]:
+        return [0, 0]
+    stop = _token_from(encoding, chars[1], text_length)
+    if stop < len(encoding) and encoding.token_to_chars(stop)[0] < chars[1]:
+        stop += 1  # one token for the last character and what follows it, such as ".\n"
+    return [min(start + shift, room), min(stop + shift, room)]
+
+
+def _token_from(encoding: Encoding, char: int, stop: int) -> int:
+    """The first token that covers a character in [char, stop); the number of tokens where none does.
+
+    Blanks and characters that the tokenizer drops are covered by no token, hence the walk.
+    """
+    for at in range(char, stop):
+        token = encoding.char_to_token(at)
+        if token is not None:
+            return token
+    return len(encoding)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, read_special_tokens: bool) -> list[Encoding]:
+    """All texts through the tokenizer's Rust core, on all threads, nothing added, padded or cut."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{type(tokenizer).__name__} is a slow tokenizer without character offsets. Use a fast one (tokenizer.json)."
+        )
+    with _plain(tokenizer, read_special_tokens) as core:
+        return core.encode_batch(texts, add_special_tokens=False)
+
+
+@contextmanager
+def _plain(tokenizer: PreTrainedTokenizerBase, read_special_tokens: bool) -> Iterator:
+    """The Rust core without truncation and padding; with `read_special_tokens` off, "<s>" in a text is four characters.
+
+    Truncation and padding need no restoring: transformers sets both on each of its own calls.
+    """
+    core = tokenizer.backend_tokenizer
+    before = core.encode_special_tokens
+    core.no_truncation()
+    core.no_padding()
+    core.encode_special_tokens = not read_special_tokens
+    try:
+        yield core
+    finally:
+        core.encode_special_tokens = before

@@ -6,6 +6,8 @@ the (2N)^2 pairs). Feed them fp64 for truth.
 Shape legend: T packed tokens, S spans, N queries, M keys (M >= N) or sentences, D hidden width, I classifier width.
 """
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 
@@ -29,11 +31,11 @@ def info_nce_loss(
 ) -> torch.Tensor:
     """Cosine InfoNCE; key i is the positive of query i, all other keys are its negatives.
 
-    `symmetric` adds the direction from key to queries for the first N keys and halves the sum. Where `query_ids[i] ==
-    key_ids[j]` and i != j, the pair (i, j) is left out of both sums.
+    A zero vector has cosine 0 with everything, and gradient 0. `symmetric` adds the direction from key to queries for the first
+    N keys and halves the sum. Where `query_ids[i] == key_ids[j]` and i != j, the pair (i, j) is left out of both sums.
     """
     n = queries_ND.shape[0]
-    logits_NM = F.normalize(queries_ND, dim=-1, eps=0) @ F.normalize(keys_MD, dim=-1, eps=0).T / temperature
+    logits_NM = _unit(queries_ND) @ _unit(keys_MD).T / temperature
     if query_ids is not None and key_ids is not None:
         same_NM = query_ids[:, None] == key_ids[None, :]
         same_NM = same_NM & ~torch.eye(*same_NM.shape, dtype=torch.bool, device=same_NM.device)
@@ -57,9 +59,11 @@ def language_matching_loss(
     """Cross entropy of "do a and b share a language" over all ordered pairs (a, b), a = b included.
 
     z = down(silu(gate [e_a ; e_b]) * (up [e_a ; e_b])) with gate, up: [I, 2D] and down: [2, I]. With reduction "none" the result
-    is [M]: the sum over b for every a.
+    is [M]: the sum over b for every a. Inputs of different dtypes are promoted to the widest.
     """
     m = embeddings_MD.shape[0]
+    dtype = reduce(torch.promote_types, [tensor.dtype for tensor in (embeddings_MD, gate, up, down)])
+    embeddings_MD, gate, up, down = (tensor.to(dtype) for tensor in (embeddings_MD, gate, up, down))
     pairs = torch.cat([embeddings_MD[:, None].expand(m, m, -1), embeddings_MD[None, :].expand(m, m, -1)], dim=-1)
     logits = (F.silu(pairs @ gate.T) * (pairs @ up.T)) @ down.T
     same = (languages_M[:, None] == languages_M[None, :]).long()
@@ -67,6 +71,13 @@ def language_matching_loss(
     if reduction == "none":
         return loss_MM.sum(1)
     return loss_MM.mean() if reduction == "mean" else loss_MM.sum()
+
+
+def _unit(vectors_XD: torch.Tensor) -> torch.Tensor:
+    """x / |x|; a zero vector stays zero and passes no gradient on."""
+    zero_X1 = (vectors_XD == 0).all(-1, keepdim=True)
+    norms_X1 = torch.where(zero_X1, 1, vectors_XD).norm(dim=-1, keepdim=True)
+    return torch.where(zero_X1, 0, vectors_XD / norms_X1)
 
 
 def reduce_loss(loss_N: torch.Tensor, reduction: str) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""InfoNCE as custom operators, opaque to `torch.compile` and deaf to autocast, with their autograd.
+
+Operators rather than `autograd.Function`, which `torch.compile` refuses when one tensor is passed twice, as in `query_ids=ids,
+key_ids=ids`. The work is in `info_nce_chunked` and `info_nce_triton`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from . import info_nce_chunked
+from .info_nce_problem import Forward, Inputs, Wanted, accumulator, waiting_dtype
+from .reference import reduce_loss
+
+
+class Call(NamedTuple):
+    """The options of one call, in the order in which both operators take them."""
+
+    symmetric: bool
+    reduction: str
+    wanted: Wanted
+    impl: str
+
+    @property
+    def wants_vectors(self) -> bool:
+        return self.wanted.queries or self.wanted.keys
+
+    @property
+    def computes_again(self) -> bool:
+        """Whether the backward recomputes similarities.
+
+        It need not in one direction under one common cotangent: the sweep of the forward gives the gradients up to that factor.
+        """
+        return self.wants_vectors and (self.symmetric or self.reduction == "none")
+
+    def kept(self, result: Forward) -> list[torch.Tensor]:
+        """The fields that the backward needs, in the order of `Forward`."""
+        early = not self.computes_again
+        keep = (
+            early and self.wanted.queries,
+            early and self.wanted.keys,
+            self.computes_again,
+            self.computes_again and self.symmetric,
+            self.wanted.temperature,
+        )
+        return [field for field, needed in zip(result[1:], keep, strict=True) if needed]
+
+
+@torch.library.custom_op("alignx_kernels::info_nce_forward", mutates_args=())
+def forward_operator(
+    queries_ND: torch.Tensor,
+    keys_MD: torch.Tensor,
+    temperature: torch.Tensor,
+    query_ids: torch.Tensor | None,
+    key_ids: torch.Tensor | None,
+    symmetric: bool,
+    reduction: str,
+    wanted: Sequence[bool],
+    impl: str,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The reduced loss, and `Call.kept`. Gradients among the latter are those of the sum of the losses."""
+    call = Call(symmetric, reduction, Wanted(*wanted), impl)
+    inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
+    with torch.autocast(keys_MD.device.type, enabled=False):
+        result = _implementation(impl).forward(inputs, call.wanted, call.wants_vectors and not call.computes_again)
+        return reduce_loss(result.loss_N, reduction), call.kept(result)
+
+
+@forward_operator.register_fake
+def _(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric, reduction, wanted, impl):
+    rows_N = queries_ND.new_empty(queries_ND.shape[0], dtype=accumulator(queries_ND.dtype))
+    result = Forward(rows_N, *map(_waiting, (queries_ND, keys_MD)), *(torch.empty_like(rows_N) for _ in range(3)))
+    return reduce_loss(rows_N, reduction).clone(), Call(symmetric, reduction, Wanted(*wanted), impl).kept(result)
+
+
+@torch.library.custom_op("alignx_kernels::info_nce_backward", mutates_args=())
+def backward_operator(
+    queries_ND: torch.Tensor,
+    keys_MD: torch.Tensor,
+    temperature: torch.Tensor,
+    query_ids: torch.Tensor | None,
+    key_ids: torch.Tensor | None,
+    log_sums: list[torch.Tensor],
+    cotangent: torch.Tensor,
+    symmetric: bool,
+    wanted: Sequence[bool],
+    impl: str,
+) -> list[torch.Tensor]:
+    """Gradients of queries and keys as far as they are wanted.
+
+    `log_sums`: those of the rows and, if symmetric, of the columns. `cotangent`: of every row, or the one of all.
+    """
+    inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
+    with torch.autocast(keys_MD.device.type, enabled=False):
+        cotangent_N = cotangent.expand(queries_ND.shape[0])
+        column_lse_N = log_sums[1] if symmetric else None
+        gradients = _implementation(impl).backward(inputs, log_sums[0], column_lse_N, cotangent_N, Wanted(*wanted))
+        return [gradient for gradient in gradients if gradient is not None]
+
+
+@backward_operator.register_fake
+def _(queries_ND, keys_MD, temperature, query_ids, key_ids, log_sums, cotangent, symmetric, wanted, impl):
+    return [_like(tensor) for tensor, want in zip((queries_ND, keys_MD), wanted, strict=False) if want]
+
+
+def keep_for_backward(ctx, tensors: Sequence[torch.Tensor | None], kept: list[torch.Tensor], call: Call) -> None:
+    """Save for `gradients`; the operator's inputs only where similarities must be computed again."""
+    ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)
+    ctx.call, ctx.num_kept = call, len(kept)
+    ctx.num_queries, ctx.dtype = tensors[0].shape[0], tensors[0].dtype
+    ctx.save_for_backward(*kept, *(tensors if call.computes_again else ()))
+
+
+def gradients(ctx, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients at queries, keys and temperature, None where not wanted, from what `keep_for_backward` saved."""
+    call, kept, tensors = ctx.call, list(ctx.saved_tensors[: ctx.num_kept]), ctx.saved_tensors[ctx.num_kept :]
+    if call.reduction == "mean":
+        cotangent = cotangent / ctx.num_queries
+    grad_temperature = (kept.pop() * cotangent).sum() if call.wanted.temperature else None
+    if call.computes_again:
+        taken = backward_operator(*tensors, kept, cotangent, call.symmetric, call.wanted, call.impl)
+    else:
+        taken = [(gradient * cotangent).to(ctx.dtype) for gradient in kept]
+    remaining = iter(taken)
+    grad_queries = next(remaining) if call.wanted.queries else None
+    return grad_queries, next(remaining) if call.wanted.keys else None, grad_temperature
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, symmetric, reduction, wanted, impl = inputs
+    keep_for_backward(ctx, tensors, output[1], Call(symmetric, reduction, Wanted(*wanted), impl))
+
+
+@once_differentiable
+def _backward(ctx, cotangent, _):
+    of_tensors = (None, None, None) if cotangent is None else gradients(ctx, cotangent)
+    return *of_tensors, None, None, None, None, None, None
+
+
+forward_operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
+def _waiting(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(tensor, dtype=waiting_dtype(tensor.dtype), memory_format=torch.contiguous_format)
+
+
+def _implementation(impl: str):
+    if impl == "chunked":
+        return info_nce_chunked
+    from . import info_nce_triton  # not above: machines without Triton import this file too
+
+    return info_nce_triton

@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from alignx_fast.report.read import MOMENTS, Run
 from alignx_fast.report.svg import COLOUR, draw
 
-LOG_COLOUR = {"align": "after_align", "ntp_only": "ntp_only", "instruct": "after"}
+LOG = {"align": ("after_align", "stage 1"), "ntp_only": ("ntp_only", "L_ntp alone"), "instruct": ("after", "stage 2")}
+"""Colour and short name of every stage of the log."""
 LOSSES = {
     "loss": "whole loss L",
     "loss_ntp": "next-token prediction L_ntp",
@@ -18,42 +19,41 @@ LOSSES = {
 }
 MARKERS = "o^sDvPX*"
 POINTS = 400  # of a curve: more than the page can show
-BARS = 30  # groups of bars in one panel; beyond it, means by language
+BARS = 40  # groups of bars in one figure; beyond it, means by language
+COLUMN = 12  # groups of bars in one panel; beyond it, two panels beside each other
 
 
 def loss_curves(run: Run) -> list[str]:
-    """A panel for every loss term of stage 1 (its control beside it), then stage 2; dev losses as points."""
-    panels = [("align", "Stage 1", ["align", "ntp_only"], list(LOSSES)), ("instruct", "Stage 2", ["instruct"], ["loss_ntp"])]
+    """A panel for every loss term of stage 1 (its control beside it), for stage 2, and for the gradient norm."""
+    panels = [("Stage 1", ["align", "ntp_only"], list(LOSSES)), ("Stage 2", ["instruct"], ["loss_ntp"])]
     drawn = []
-    for name, title, stages, terms in panels:
+    for title, stages, terms in panels:
         if not any(line.get("loss_ntp") is not None for stage in stages for line in run.steps(stage)):
             terms = ["loss"]
         for term in terms:
-            curves = {stage: curve(run.steps(stage), term) for stage in stages}
-            dev = {stage: curve(run.dev(stage), f"dev_{term}") for stage in stages}
-            if term == "loss":
-                curves.pop("ntp_only", None)  # another objective: its L is L_ntp, shown there
-                dev.pop("ntp_only", None)
-            if any(len(steps) > 1 for steps, _ in curves.values()):
-                drawn.append(
-                    draw(f"loss-{name}-{term}", f"{title}: {LOSSES[term]}", lambda axes, c=curves, d=dev: losses(axes, c, d))
-                )
-    return drawn
+            # The control minimises L_ntp: it has no other term, and its whole loss is another quantity.
+            used = [stage for stage in stages if stage != "ntp_only" or term == "loss_ntp"]
+            drawn += curves(run, f"loss-{used[0]}-{term}", f"{title}: {LOSSES[term]}", used, term, "nats")
+    return drawn + curves(run, "gradient-norm", "Gradient norm before clipping", list(LOG), "grad_norm", "norm")
 
 
-def losses(axes: Axes, curves: dict[str, tuple[list, list]], dev: dict[str, tuple[list, list]]) -> None:
-    names = {"align": "three losses", "ntp_only": "L_ntp alone", "instruct": "train"}
-    for stage, (steps, values) in curves.items():
-        if steps:
-            axes.plot(steps, values, color=COLOUR[LOG_COLOUR[stage]], linewidth=1.2, label=names[stage])
-    for stage, (steps, values) in dev.items():
-        if steps:
-            axes.plot(steps, values, "o", color=COLOUR["page"], markeredgecolor=COLOUR[LOG_COLOUR[stage]], markersize=4.5)
-            axes.lines[-1].set_label("dev" if len(curves) == 1 else f"dev, {names[stage]}")
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("nats")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.legend()
+def curves(run: Run, name: str, title: str, stages: Sequence[str], key: str, unit: str) -> list[str]:
+    """One panel of a logged number by step, dev values as rings; none where there are fewer than two steps."""
+    lines = {stage: curve(run.steps(stage), key) for stage in stages}
+    if not any(len(steps) > 1 for steps, _ in lines.values()):
+        return []
+
+    def paint(axes: Axes) -> None:
+        for stage, (steps, values) in lines.items():
+            axes.plot(steps, values, color=COLOUR[LOG[stage][0]], linewidth=1.2)
+        for stage in stages:
+            ring = {"color": COLOUR["page"], "markeredgecolor": COLOUR[LOG[stage][0]], "markersize": 4.5}
+            axes.plot(*curve(run.dev(stage), f"dev_{key}"), "o", **ring)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+    return [draw(name, title, paint)]
 
 
 def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
@@ -63,43 +63,60 @@ def curve(lines: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[
     return [step for step, _ in points], [value for _, value in points]
 
 
-def bars(
-    run: Run, name: str, title: str, unit: str, scores: dict[str, dict[str, float]], chance: float | None = None
-) -> list[str]:
+def bars(name: str, title: str, unit: str, scores: dict[str, dict[str, float]], chance: float | None = None) -> list[str]:
     """Horizontal bars: a group for every key that any moment has, a bar for every moment. `scores`: moment -> key -> value."""
     scores = {when: values for when, values in scores.items() if values}
     keys = sorted({key for values in scores.values() for key in values})
     if not keys:
         return []
+    reach = 1.04 * max(value for values in scores.values() for value in values.values()) or 1
+    half = len(keys) if len(keys) <= COLUMN else -(-len(keys) // 2)
     thick = 0.8 / len(scores)
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: Axes, shown: Sequence[str]) -> None:
         for i, (when, values) in enumerate(scores.items()):
-            places = [k + (i - (len(scores) - 1) / 2) * thick for k, key in enumerate(keys) if key in values]
-            lengths = [values[key] for key in keys if key in values]
-            axes.barh(places, lengths, height=thick * 0.9, color=COLOUR[when], label=MOMENTS[when])
+            places = [k + (i - (len(scores) - 1) / 2) * thick for k, key in enumerate(shown) if key in values]
+            axes.barh(places, [values[key] for key in shown if key in values], height=thick * 0.9, color=COLOUR[when])
         if chance is not None:
-            axes.axvline(chance, color=COLOUR["chance"], linewidth=1, linestyle=(0, (3, 2)), label="chance")
-        axes.set_yticks(range(len(keys)), keys)
-        axes.set_ylim(len(keys) - 0.4, -0.6)
-        axes.set_xlim(left=0)
+            axes.axvline(chance, color=COLOUR["chance"], linewidth=1, linestyle=(0, (3, 2)))
+        axes.set_yticks(range(len(shown)), shown)
+        axes.set_ylim(half - 0.4, -0.6)
+        axes.set_xlim(0, reach)
         axes.set_xlabel(unit)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=0.9, handlelength=0.9, borderaxespad=0)
-        axes.set_title(axes.get_title(loc="left"), pad=22)
 
-    return [draw(name, title, paint, height=1.05 + len(keys) * max(0.17, 0.075 * len(scores) + 0.07))]
+    height = 0.75 + half * max(0.17, 0.075 * len(scores) + 0.07)
+    parts = [keys[:half], keys[half:]]
+    return [
+        draw(f"{name}-{i}", title if i == 0 else f"{title}, continued", lambda axes, shown=part: paint(axes, shown), height)
+        for i, part in enumerate(parts)
+        if part
+    ]
 
 
-def grouped(values: dict[str, float]) -> dict[str, float]:
-    """The values themselves, or their means by source language where there are more pairs than a panel can show."""
-    if len(values) <= BARS:
-        return values
-    by_source: dict[str, list[float]] = {}
-    for pair, value in values.items():
-        by_source.setdefault(f"{pair.split('-')[0]} to all", []).append(value)
-    return {source: sum(found) / len(found) for source, found in by_source.items()}
+def both_ways(pairs: dict[str, float]) -> dict[str, float]:
+    """Means over both directions of each pair of languages; means by language where these are too many to show."""
+    found: dict[str, list[float]] = {}
+    for pair, value in pairs.items():
+        found.setdefault(" – ".join(sorted(pair.split("-"))) if pair.count("-") == 1 else pair, []).append(value)
+    if len(found) > BARS:
+        found = by_source(pairs)
+    return {pair: sum(values) / len(values) for pair, values in found.items()}
+
+
+def few(pairs: dict[str, float]) -> dict[str, float]:
+    """The values themselves; means by source language where these are too many to show."""
+    if len(pairs) <= BARS:
+        return pairs
+    return {source: sum(values) / len(values) for source, values in by_source(pairs).items()}
+
+
+def by_source(pairs: dict[str, float]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for pair, value in pairs.items():
+        found.setdefault(f"{pair.split('-')[0]} to all", []).append(value)
+    return found
 
 
 def layer_curves(run: Run) -> list[str]:
@@ -115,29 +132,27 @@ def layer_curves(run: Run) -> list[str]:
 
     def frame(axes: Axes, label: str) -> None:
         if align_layer is not None:
-            axes.axvline(align_layer, color=COLOUR["chance"], linewidth=1, linestyle=(0, (1, 2)), label="align layer")
+            axes.axvline(align_layer, color=COLOUR["chance"], linewidth=1, linestyle=(0, (1, 2)))
         axes.set_xlabel("layer (0 = embeddings)")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.legend()
 
     def cosine(axes: Axes) -> None:
         for when, values in layers.items():
-            axes.plot(values["similarity"], color=COLOUR[when], label=MOMENTS[when])
+            axes.plot(values["similarity"], color=COLOUR[when])
             axes.plot(values["unrelated"], color=COLOUR[when], linestyle=(0, (2, 2)), linewidth=1.2)
-        axes.plot([], [], color=COLOUR["muted"], linestyle=(0, (2, 2)), linewidth=1.2, label="unrelated")
         frame(axes, "cosine")
 
     def gap(axes: Axes) -> None:
         for when, values in layers.items():
             difference = [a - b for a, b in zip(values["similarity"], values["unrelated"], strict=True)]
-            axes.plot(difference, color=COLOUR[when], label=MOMENTS[when])
+            axes.plot(difference, color=COLOUR[when])
         frame(axes, "difference of cosines")
 
     def single(axes: Axes, key: str, label: str, scale: float) -> None:
         for when, values in layers.items():
             if numbers(values.get(key)):
-                axes.plot([value * scale for value in values[key]], color=COLOUR[when], label=MOMENTS[when])
+                axes.plot([value * scale for value in values[key]], color=COLOUR[when])
         frame(axes, label)
 
     drawn = [

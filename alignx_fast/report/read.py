@@ -9,7 +9,7 @@ import yaml
 
 from alignx_fast.errors import UserError
 
-MOMENTS = {"before": "before training", "ntp_only": "L_ntp alone", "after_align": "after stage 1", "after": "after training"}
+MOMENTS = {"before": "before", "ntp_only": "L_ntp alone", "after_align": "after stage 1", "after": "after"}
 """File names under evaluation/, in the order of the run, and how the page calls them."""
 STAGES = {"align": "stage 1, align", "ntp_only": "stage 1 control, L_ntp alone", "instruct": "stage 2, instruct"}
 """Stages of the log, in the order of the run, and how the page calls them."""
@@ -105,7 +105,7 @@ def read_evaluation(run: Run) -> None:
     for when, label in MOMENTS.items():
         path = run.folder / "evaluation" / f"{when}.json"
         expected = path.exists() or (wanted and when in ("before", "after"))
-        if expected and (scores := read_json(run, path, f"scores {label}")):
+        if expected and (scores := read_json(run, path, f"scores '{label}'")):
             run.evaluation[when] = scores
     if not wanted and not run.evaluation:
         run.missing.append("Evaluation was switched off in the settings.")

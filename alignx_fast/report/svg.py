@@ -41,9 +41,6 @@ STYLE = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "text.color": COLOUR["ink"],
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.6,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
 }

@@ -40,8 +40,12 @@ def content(run: Run) -> dict[str, Any]:
     """Everything that the template shows."""
     languages = sorted({language for scores in run.evaluation.values() for language in scores.get("languages") or []})
     ranked = {when: (scores.get("retrieval") or {}).get("pairs") or {} for when, scores in run.evaluation.items()}
-    translated = {when: scores.get("translation") or {} for when, scores in run.evaluation.items()}
+    translations = {when: scores.get("translation") or {} for when, scores in run.evaluation.items()}
     chance = numbers.first(run, lambda scores: (scores.get("retrieval") or {}).get("chance"))
+
+    def translated(score: str) -> dict[str, dict[str, float]]:
+        return {when: figures.few({key: pair[score] for key, pair in pairs.items()}) for when, pairs in translations.items()}
+
     return {
         "run": run,
         "languages": languages,
@@ -54,12 +58,11 @@ def content(run: Run) -> dict[str, Any]:
         "losses": svg(figures.loss_curves(run)),
         "retrieval": svg(
             figures.bars(
-                run,
                 "retrieval",
                 "Retrieval top-1",
-                "% of sentences whose translation is found first",
+                "%",
                 {
-                    when: figures.grouped({key: 100 * pair["top1"] for key, pair in pairs.items()})
+                    when: figures.both_ways({key: 100 * pair["top1"] for key, pair in pairs.items()})
                     for when, pairs in ranked.items()
                 },
                 None if chance is None else 100 * chance,
@@ -67,22 +70,13 @@ def content(run: Run) -> dict[str, Any]:
         ),
         "translation": svg(
             [
-                panel
-                for key, title in (("chrf++", "chrF++"), ("bleu", "BLEU"))
-                for panel in figures.bars(
-                    run,
-                    f"translation-{'chrf' if key == 'chrf++' else key}",
-                    title,
-                    f"{title}, 0 to 100",
-                    {
-                        when: figures.grouped({name: pair[key] for name, pair in pairs.items()})
-                        for when, pairs in translated.items()
-                    },
-                )
+                *figures.bars("chrf", "chrF++", "chrF++", translated("chrf++")),
+                *figures.bars("bleu", "BLEU", "BLEU", translated("bleu")),
             ]
         ),
         "layers": svg(figures.layer_curves(run)),
         "maps": svg(figures.maps(run, languages)),
+        "stages": [(colour, label) for stage, (colour, label) in figures.LOG.items() if run.steps(stage)],
         "legend": [
             (code, colour, GLYPHS[marker]) for i, code in enumerate(languages) for colour, marker in [figures.language_mark(i)]
         ],
@@ -108,7 +102,7 @@ def content(run: Run) -> dict[str, Any]:
             "Layers": numbers.layer_table(run),
         },
         "signatures": sorted(
-            {pair["signature"] for pairs in translated.values() for pair in pairs.values() if pair.get("signature")}
+            {pair["signature"] for pairs in translations.values() for pair in pairs.values() if pair.get("signature")}
         ),
         "samples": numbers.samples(run),
         "sample_count": numbers.SAMPLES,

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from .tiles import ARCHITECTURES, SHARED_MEMORY, Example, Tile
 
-KERNEL_FILES = ("span_mean_triton",)
+KERNEL_FILES = ("span_mean_triton", "language_matching_triton")
 TENSOR_CORE_INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync")
 
 

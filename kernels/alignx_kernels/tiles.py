@@ -61,3 +61,11 @@ def architecture(device: torch.device) -> int:
 # Both span kernels move bytes only: 16 bytes a thread and row, and few enough registers to keep many loads in flight.
 SPAN_MEAN = everywhere(Tile({"BLOCK_T": 8, "BLOCK_D": 512}, num_warps=4))
 SPAN_OWNER = everywhere(Tile({"BLOCK_T": 128}, num_warps=1))
+# By classifier width I = BLOCK_I * CHUNKS. A thread holds 16 values of each of the six blocks of backward. Up to I = 128 a row has 32
+# columns a chunk, or 8 threads, so that what is worked out once per pair is repeated 8 times only.
+LANGUAGE_PAIRS = {
+    64: everywhere(Tile({"BLOCK_A": 32, "BLOCK_I": 32, "CHUNKS": 2}, num_warps=4)),
+    128: everywhere(Tile({"BLOCK_A": 16, "BLOCK_I": 32, "CHUNKS": 4}, num_warps=4)),
+    256: everywhere(Tile({"BLOCK_A": 16, "BLOCK_I": 64, "CHUNKS": 4}, num_warps=8)),
+    512: everywhere(Tile({"BLOCK_A": 8, "BLOCK_I": 128, "CHUNKS": 4}, num_warps=8)),
+}

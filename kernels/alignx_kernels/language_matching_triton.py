@@ -1,0 +1,193 @@
+"""The pairs of language matching on a GPU: bound by the special-function units.
+
+A program owns BLOCK_A sentences, keeps their projections over the whole classifier width in registers, and sweeps a strip of the other
+sentences one by one. Forward sweeps all b for every a. Backward runs twice in one launch: once owning the a-halves, once the b-halves;
+each sweep needs z of a pair before its gradient, and finds both from one evaluation of silu, still in registers.
+
+Floors: silu takes two special-function operations (ex2 and rcp), so forward costs 2 M^2 I of them and backward 4 M^2 I, at 16 a
+clock and multiprocessor. The softplus or sigmoid of a pair is worked out by each of the 8 threads that share a row: 8 / I on top.
+The fp32 operations, 6 an element forward and 11 backward, stay below that floor at 128 a clock; at the 64 a clock of sm_80 backward
+is bound by them (22 clocks against 16 for a warp's element). Hence the scaling of the projections before the kernels.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from .dispatch import INTERPRETED
+from .tiles import LANGUAGE_PAIRS, Example, Tile, architecture
+
+LOG2_E = tl.constexpr(math.log2(math.e))
+LN_2 = tl.constexpr(math.log(2))
+NO_ASSEMBLY = tl.constexpr(INTERPRETED)
+
+
+def forward(projected_M4I: torch.Tensor, weight_I: torch.Tensor, languages_M: torch.Tensor) -> torch.Tensor:
+    """Sum over b of loss_ab for every a: fp32 [M, 4I], [I] and integer [M], all contiguous -> [M]."""
+    num_sentences, width = len(projected_M4I), len(weight_I)
+    tile = _tile(width, architecture(projected_M4I.device))
+    blocks, strips, strip = _plan(num_sentences, tile, projected_M4I.device)
+    partial_SM = projected_M4I.new_empty(strips, num_sentences)
+    if num_sentences:
+        language_pairs_forward_kernel[(blocks, strips)](
+            _scaled(projected_M4I, weight_I), languages_M, partial_SM, num_sentences, width, strip, **tile.options
+        )
+    return partial_SM.sum(0)
+
+
+def backward(
+    grad_M: torch.Tensor, projected_M4I: torch.Tensor, weight_I: torch.Tensor, languages_M: torch.Tensor
+) -> torch.Tensor:
+    """[d gate | A] of `language_pairs_backward` for both halves: [M, 4I], ordered as the projections."""
+    num_sentences, width = len(projected_M4I), len(weight_I)
+    tile = _tile(width, architecture(projected_M4I.device))
+    blocks, strips, strip = _plan(num_sentences, tile, projected_M4I.device)
+    partial_SM4I = projected_M4I.new_empty(strips, *projected_M4I.shape)
+    if num_sentences:
+        language_pairs_backward_kernel[(blocks, strips, 2)](
+            grad_M, _scaled(projected_M4I, weight_I), languages_M, partial_SM4I, num_sentences, width, strip, **tile.options
+        )
+    return partial_SM4I.sum(0)
+
+
+def _scaled(projected_M4I: torch.Tensor, weight_I: torch.Tensor) -> torch.Tensor:
+    """-log2(e) times the gate and w times the up projections, which spares the kernels two products per pair and column."""
+    return projected_M4I * torch.cat([torch.full_like(weight_I, -LOG2_E.value).repeat(2), weight_I.repeat(2)])
+
+
+def _tile(width: int, arch: int) -> Tile:
+    """The table's entry for the narrowest width that holds `width`."""
+    return LANGUAGE_PAIRS[min(known for known in LANGUAGE_PAIRS if known >= width)][arch]
+
+
+def _plan(num_sentences: int, tile: Tile, device: torch.device) -> tuple[int, int, int]:
+    """(blocks of rows, strips, sentences a strip): strips only as far as row blocks alone leave multiprocessors idle."""
+    blocks = triton.cdiv(num_sentences, tile.blocks["BLOCK_A"])
+    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+    wanted = max(1, min(4 * processors // max(1, blocks), triton.cdiv(num_sentences, 16)))
+    strip = max(1, triton.cdiv(num_sentences, wanted))
+    return blocks, max(1, triton.cdiv(num_sentences, strip)), strip
+
+
+# Everything in the kernels is [CHUNKS, BLOCK_A, BLOCK_I], with 1 where a value does not depend on a column or a row: the compiler then
+# gives a thread one row and CHUNKS * 4 columns of it, and sums over the width in registers before it shuffles.
+
+
+@triton.jit
+def load_rows(p_scaled, o_row, m_row, o_i, m_i, offset, width):
+    """One quarter of the projections of some sentences; zeros outside."""
+    return tl.load(p_scaled + o_row * (4 * width) + (offset + o_i), mask=m_row & m_i, other=0.0)
+
+
+@triton.jit
+def logistic(x):
+    """1 / (1 + 2^x): the sigmoid of -x ln 2. A plain division adds four operations to guard against divisors above 2^126."""
+    divisor = 1.0 + tl.exp2(x)
+    if NO_ASSEMBLY:
+        return 1.0 / divisor
+    else:
+        return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [divisor], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
+def sum_over_width(b_terms):
+    """[CHUNKS, BLOCK_A, BLOCK_I] -> [1, BLOCK_A, 1]"""
+    return tl.sum(tl.sum(b_terms, axis=0, keep_dims=True), axis=2, keep_dims=True)
+
+
+@triton.jit
+def language_pairs_forward_kernel(
+    p_scaled,
+    p_language,
+    p_partial,
+    num_sentences,
+    width,
+    strip,
+    BLOCK_A: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    o_a = (tl.program_id(0) * BLOCK_A + tl.arange(0, BLOCK_A)).to(tl.int64)[None, :, None]
+    o_i = tl.arange(0, CHUNKS)[:, None, None] * BLOCK_I + tl.arange(0, BLOCK_I)[None, None, :]
+    m_a = o_a < num_sentences
+    m_i = o_i < width
+    b_gate_a = load_rows(p_scaled, o_a, m_a, o_i, m_i, 0, width)
+    b_up_a = load_rows(p_scaled, o_a, m_a, o_i, m_i, 2 * width, width)
+    b_language = tl.load(p_language + o_a, mask=m_a, other=0)
+    b_loss = tl.zeros([1, BLOCK_A, 1], dtype=tl.float32)
+    first = tl.program_id(1) * strip
+    for i_b in range(first, tl.minimum(first + strip, num_sentences)):
+        # The same row for all of BLOCK_A: a full-sized load keeps the layout in which sums stay within 8 threads.
+        o_b = tl.zeros([1, BLOCK_A, 1], dtype=tl.int64) + i_b
+        b_gate = b_gate_a + load_rows(p_scaled, o_b, m_a, o_i, m_i, width, width)
+        b_up = b_up_a + load_rows(p_scaled, o_b, m_a, o_i, m_i, 3 * width, width)
+        b_z = sum_over_width(b_gate * logistic(b_gate) * b_up) * -LN_2
+        b_wrong = tl.where(b_language == tl.load(p_language + i_b), -b_z, b_z)
+        b_loss += tl.maximum(b_wrong, 0.0) + tl.log2(1.0 + tl.exp2(tl.abs(b_wrong) * -LOG2_E)) * LN_2  # softplus
+    tl.store(p_partial + tl.program_id(1).to(tl.int64) * num_sentences + o_a, b_loss, mask=m_a)
+
+
+@triton.jit
+def language_pairs_backward_kernel(
+    p_grad,
+    p_scaled,
+    p_language,
+    p_partial,
+    num_sentences,
+    width,
+    strip,
+    BLOCK_A: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    is_b_half = tl.program_id(2)  # which half of the pair the program owns; it sweeps the other
+    own_gate = is_b_half * width
+    other_gate = width - own_gate
+    o_a = (tl.program_id(0) * BLOCK_A + tl.arange(0, BLOCK_A)).to(tl.int64)[None, :, None]
+    o_i = tl.arange(0, CHUNKS)[:, None, None] * BLOCK_I + tl.arange(0, BLOCK_I)[None, None, :]
+    m_a = o_a < num_sentences
+    m_i = o_i < width
+    b_gate_own = load_rows(p_scaled, o_a, m_a, o_i, m_i, own_gate, width)
+    b_up_own = load_rows(p_scaled, o_a, m_a, o_i, m_i, own_gate + 2 * width, width)
+    b_language = tl.load(p_language + o_a, mask=m_a, other=0)
+    b_grad_own = tl.load(p_grad + o_a, mask=m_a, other=0.0)
+    b_sum_gate = tl.zeros([CHUNKS, BLOCK_A, BLOCK_I], dtype=tl.float32)
+    b_sum_up = tl.zeros([CHUNKS, BLOCK_A, BLOCK_I], dtype=tl.float32)
+    first = tl.program_id(1) * strip
+    for i_b in range(first, tl.minimum(first + strip, num_sentences)):
+        o_b = tl.zeros([1, BLOCK_A, 1], dtype=tl.int64) + i_b  # full-sized loads, as in forward
+        b_gate = b_gate_own + load_rows(p_scaled, o_b, m_a, o_i, m_i, other_gate, width)
+        b_up = b_up_own + load_rows(p_scaled, o_b, m_a, o_i, m_i, other_gate + 2 * width, width)
+        b_sigmoid = logistic(b_gate)
+        b_silu = b_gate * b_sigmoid  # times -log2(e), like the gate
+        b_z = sum_over_width(b_silu * b_up) * -LN_2
+        b_same = tl.where(b_language == tl.load(p_language + i_b), 1.0, 0.0)
+        b_grad = tl.where(is_b_half == 0, b_grad_own, tl.load(p_grad + i_b))  # the loss of a pair belongs to its a
+        b_dz = (logistic(b_z * -LOG2_E) - b_same) * b_grad
+        b_sum_up += b_dz * b_silu
+        b_sum_gate += (b_dz * b_up) * (b_sigmoid - (b_silu - b_silu * b_sigmoid) * LN_2)  # silu' = s + silu (1 - s)
+    p_sums = p_partial + (tl.program_id(1).to(tl.int64) * num_sentences + o_a) * (4 * width) + (own_gate + o_i)
+    tl.store(p_sums, b_sum_gate, mask=m_a & m_i)
+    tl.store(p_sums + 2 * width, b_sum_up * -LN_2, mask=m_a & m_i)
+
+
+_ARGUMENTS = {
+    "p_scaled": "*fp32",
+    "p_language": "*i64",
+    "p_partial": "*fp32",
+    "num_sentences": "i32",
+    "width": "i32",
+    "strip": "i32",
+}
+EXAMPLES = [
+    Example(
+        f"{kernel.__name__.removesuffix('_kernel')} I={width}", kernel, arguments, {}, table.__getitem__, frozenset({"strip"})
+    )
+    for kernel, arguments in (
+        (language_pairs_forward_kernel, _ARGUMENTS),
+        (language_pairs_backward_kernel, {"p_grad": "*fp32", **_ARGUMENTS}),
+    )
+    for width, table in LANGUAGE_PAIRS.items()
+]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.data.corpora import Meaning
 from alignx_fast.data.packing import PackedBatch, pack
-from alignx_fast.data.spans import Example, encode_text
+from alignx_fast.data.spans import Example, encode_texts
 from alignx_fast.models.capture import captured
 from alignx_fast.models.forward import packed_forward
 
@@ -32,14 +32,15 @@ class Sentence:
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], languages: Sequence[str]) -> list[Sentence]:
     """Every meaning in every language it has; texts without tokens are left out."""
-    sentences = []
-    for m, meaning in enumerate(meanings):
-        for language, code in enumerate(languages):
-            text = meaning.texts.get(code, "").strip()
-            example = encode_text(tokenizer, text, MAX_LENGTH) if text else None
-            if isinstance(example, dict) and example["source"][1] > example["source"][0]:
-                sentences.append(Sentence(language, m, text, example))
-    return sentences
+    found = [
+        (language, m, text)
+        for m, meaning in enumerate(meanings)
+        for language, code in enumerate(languages)
+        if (text := meaning.texts.get(code, "").strip())
+    ]
+    examples = encode_texts(tokenizer, [text for *_, text in found], MAX_LENGTH) if found else []
+    sentences = [Sentence(*place, example) for place, example in zip(found, examples, strict=True)]
+    return [sentence for sentence in sentences if sentence.example["source"][1] > sentence.example["source"][0]]
 
 
 def present(sentences: Sequence[Sentence], num_languages: int, num_meanings: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from alignx_fast.data.spans import eos_id
 from alignx_fast.models.forward import generation_mode
 
 NEXT_SECTION = re.compile(r"\n\s*###")  # a model that rambles on opens a new section of the prompt layout
@@ -18,15 +19,17 @@ def generate(
     *,
     max_new_tokens: int,
     tokens_per_batch: int,
+    end_marker: str = "",
 ) -> list[str]:
     """The model's greedy continuation of each prompt (token ids), cut at the end token and at a new prompt section.
 
+    `end_marker` is the text by which the prompt layout ends a turn, if it has one: it ends an answer too.
     A batch holds at most `tokens_per_batch` tokens, prompt, padding and answer together, and at least one prompt.
     """
-    ends = end_tokens(model, tokenizer)
-    pad = next(token for token in (tokenizer.pad_token_id, *ends, 0) if token is not None)  # masked by length, never by id
+    ends = end_tokens(model, tokenizer, end_marker)
+    pad = next(token for token in (tokenizer.pad_token_id, *ends) if token is not None)  # masked by length, never by id
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends or None, use_cache=True
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends, use_cache=True
     )
     answers = [""] * len(prompts)
     with generation_mode(model):
@@ -52,11 +55,13 @@ def batches_by_length(prompts: Sequence[list[int]], max_new_tokens: int, tokens_
     return groups
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those of the model's generation settings (chat models have several)."""
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_marker: str) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, those of the model's generation settings, and the end of a chat turn."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in (tokenizer.eos_token_id, *configured) if token is not None})
+    marker = tokenizer.encode(end_marker, add_special_tokens=False)
+    turn = marker[0] if len(marker) == 1 else None  # several tokens may begin an ordinary word too
+    return sorted({token for token in (eos_id(tokenizer), turn, *configured) if token is not None})
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int]) -> str:

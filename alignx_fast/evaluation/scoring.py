@@ -27,11 +27,19 @@ def bleu_tokenizer(language: str) -> tuple[str, str | None]:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> dict:
-    """Corpus BLEU and chrF++ (0 to 100, more is better): {"bleu", "chrf++", "n", "tokenizer", "signature"}."""
+    """Corpus BLEU and chrF++ (0 to 100, more is better): {"bleu", "chrf++", "chance", "n", "tokenizer", "signature"}.
+
+    `chance` holds both scores of answering with the next sentence's reference: fluent, in the right language, and wrong.
+    """
     bleu, chrf = BLEU(tokenize=tokenizer), CHRF(word_order=2)
+    shifted = [*references[1:], *references[:1]]
     return {
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "chrf++": chrf.corpus_score(hypotheses, [references]).score,
+        "chance": {
+            "bleu": bleu.corpus_score(shifted, [references]).score,
+            "chrf++": chrf.corpus_score(shifted, [references]).score,
+        },
         "n": len(hypotheses),
         "tokenizer": tokenizer,
         "signature": f"BLEU {bleu.get_signature()}; chrF++ {chrf.get_signature()}",

@@ -6,12 +6,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.corpora import Meaning
-from alignx_fast.data.spans import encode_text
+from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
 from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
-
-LONGEST_PROMPT = 2048  # tokens
 
 
 def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -52,9 +50,10 @@ def translation(
         hypotheses = generate(
             model,
             tokenizer,
-            [encode_text(tokenizer, prompt, LONGEST_PROMPT)["input_ids"] for prompt in prompts],
+            encode_prompts(tokenizer, template, prompts),
             max_new_tokens=settings.max_new_tokens,
             tokens_per_batch=settings.tokens_per_batch,
+            end_marker=template.after_response.strip(),
         )
         references = [m.texts[target].strip() for m in both]
         tokenizer_name, note = bleu_tokenizer(target)

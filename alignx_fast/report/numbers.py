@@ -50,6 +50,17 @@ def average(scores: dict[str, Any], part: str, name: str, keys: set[str]) -> flo
     return sum(values) / len(values) if values else None
 
 
+def by_chance(run: Run) -> tuple[str, str] | None:
+    """Mean chrF++ and BLEU of answering with another sentence's reference."""
+    scores = first(
+        run, lambda scores: [pair["chance"] for pair in scores.get("translation", {}).values() if "chance" in pair] or None
+    )
+    if not scores:
+        return None
+    chrf, bleu = (sum(score[name] for score in scores) / len(scores) for name in ("chrf++", "bleu"))
+    return decimal(chrf), decimal(bleu)
+
+
 def geometric(scores: dict[str, Any], languages: set[str]) -> float | None:
     """Geometric mean of the languages' perplexities."""
     values = [scores["perplexity"][language]["perplexity"] for language in sorted(languages)] if scores.get("perplexity") else []

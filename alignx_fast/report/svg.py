@@ -67,7 +67,7 @@ def inline(document: str, name: str, title: str) -> str:
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", svg)
-    svg = re.sub(r"font: ((?:bold )?[\d.]+px) [^;\"]+", r"font: \1 var(--font)", svg)
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: var(--font)", svg)
     for colour, code in COLOUR.items():
         svg = svg.replace(code, f"var(--{colour})")
     return svg

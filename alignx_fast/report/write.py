@@ -74,6 +74,7 @@ def content(run: Run) -> dict[str, Any]:
                 *figures.bars("bleu", "BLEU", "BLEU", translated("bleu")),
             ]
         ),
+        "by_chance": numbers.by_chance(run),
         "layers": svg(figures.layer_curves(run)),
         "maps": svg(figures.maps(run, languages)),
         "stages": [(colour, label) for stage, (colour, label) in figures.LOG.items() if run.steps(stage)],

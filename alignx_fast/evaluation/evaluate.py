@@ -74,6 +74,8 @@ def evaluate(
             notes.append("No retrieval or layer scores: no two languages share two held-out meanings.")
         say("measuring perplexity")
         result["perplexity"] = perplexity(model, sentences, codes, settings.tokens_per_batch)
+        if any(score["perplexity"] is None for score in result["perplexity"].values()):
+            notes.append("The model's predictions are not finite: it has diverged.")
         result["translation"] = {}
         if translate and settings.translation_sentences:
             result["translation"], words = translation(model, tokenizer, meanings, settings, codes, template, say)

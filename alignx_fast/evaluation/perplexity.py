@@ -11,14 +11,16 @@ from alignx_fast.data.packing import PackedBatch
 from alignx_fast.evaluation.encode import MAX_LENGTH, Sentence, batches
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
 
+LARGEST = 700.0  # nats per token; beyond, or NaN, the exponential is no number
+
 
 def perplexity(
     model: PreTrainedModel, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int
 ) -> dict[str, dict]:
     """Perplexity per token and bits per character, by language: {"en": {"perplexity", "bits_per_character", "tokens"}}.
 
-    Bits per character compare models with different tokenizers. Sentences cut at `MAX_LENGTH` are left out; so is a
-    language that has no others. Without a BOS token a sentence's first token is given, not predicted.
+    Bits per character compare models with different tokenizers. Both are None for a model that has diverged. Sentences cut at
+    `MAX_LENGTH` are left out; so is a language that has no others. Without a BOS token a sentence's first token is given.
     """
     whole = [sentence for sentence in sentences if len(sentence.example["input_ids"]) < MAX_LENGTH]
     nats, tokens, characters = [0.0] * len(languages), [0] * len(languages), [0] * len(languages)
@@ -29,8 +31,8 @@ def perplexity(
             characters[sentence.language] += len(sentence.text)
     return {
         code: {
-            "perplexity": math.exp(nats[i] / tokens[i]),
-            "bits_per_character": nats[i] / math.log(2) / characters[i],
+            "perplexity": math.exp(nats[i] / tokens[i]) if nats[i] / tokens[i] < LARGEST else None,
+            "bits_per_character": nats[i] / math.log(2) / characters[i] if nats[i] / tokens[i] < LARGEST else None,
             "tokens": tokens[i],
         }
         for i, code in enumerate(languages)

@@ -64,7 +64,9 @@ def by_chance(run: Run) -> tuple[str, str] | None:
 def geometric(scores: dict[str, Any], languages: set[str]) -> float | None:
     """Geometric mean of the languages' perplexities."""
     values = [scores["perplexity"][language]["perplexity"] for language in sorted(languages)] if scores.get("perplexity") else []
-    return math.exp(sum(math.log(value) for value in values) / len(values)) if values else None
+    if not values or None in values:
+        return None
+    return math.exp(sum(math.log(value) for value in values) / len(values))
 
 
 def table(run: Run, part: str, columns: dict[str, tuple[str, Callable[[float], str]]]) -> dict[str, Any] | None:

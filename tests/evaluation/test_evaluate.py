@@ -1,0 +1,185 @@
+"""Evaluation of a tiny random model, against independent computations on single sentences."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alignx_fast.config import EvaluationSettings
+from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.templates import Template
+from alignx_fast.errors import UserError
+from alignx_fast.evaluation import encode, evaluate, run_understanding
+from alignx_fast.evaluation.encode import layer_vectors, present, tokenise
+from alignx_fast.evaluation.generation import cut, generate
+from alignx_fast.evaluation.perplexity import perplexity
+
+SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_tokens=8, tokens_per_batch=64)
+
+
+def run(model, tokenizer, meanings, settings=SETTINGS, **options):
+    arguments = {"when": "before", "languages": None, "align_layer": 2, "template": Template.alpaca(), "translate": False}
+    return evaluate(model, tokenizer, meanings, settings, **arguments | options)
+
+
+def vectors_by_layer(model, tokenizer, meanings, tokens_per_batch):
+    codes = ["de", "en", "sw"]
+    sentences = tokenise(tokenizer, meanings, codes)
+    return dict(layer_vectors(model.eval(), sentences, present(sentences, 3, 5), range(4), tokens_per_batch))
+
+
+@torch.no_grad()
+def test_vectors_equal_single_sentences(model, plain, tokenizer, meanings):
+    found = vectors_by_layer(model, tokenizer, meanings, 64)
+    for a, code in enumerate(["de", "en", "sw"]):
+        for m, meaning in enumerate(meanings):
+            ids = torch.tensor([tokenizer(meaning.texts[code])["input_ids"]])
+            assert ids[0, 0] == tokenizer.bos_token_id
+            states = plain(input_ids=ids, output_hidden_states=True).hidden_states
+            for layer in range(4):
+                torch.testing.assert_close(found[layer][a, m], states[layer][0, 1:].mean(0), atol=2e-5, rtol=2e-4)
+
+
+@torch.no_grad()
+def test_vectors_do_not_depend_on_batches_or_passes(model, tokenizer, meanings, monkeypatch):
+    found = vectors_by_layer(model, tokenizer, meanings, 1)
+    monkeypatch.setattr(encode, "VECTOR_BYTES", 4 * 3 * 5 * 32 * 3)  # three layers at once
+    other = vectors_by_layer(model, tokenizer, meanings, 1000)
+    assert list(other) == [0, 1, 2, 3]
+    for layer in range(4):
+        torch.testing.assert_close(found[layer], other[layer], atol=2e-5, rtol=2e-4)
+
+
+@torch.no_grad()
+def test_perplexity_equals_independent_sum(model, plain, tokenizer, meanings):
+    model.eval()
+    nats, tokens, characters = 0.0, 0, 0
+    for meaning in meanings:
+        ids = torch.tensor([tokenizer(meaning.texts["de"])["input_ids"]])
+        log_probabilities = F.log_softmax(plain(input_ids=ids).logits[0].double(), -1)
+        nats -= sum(log_probabilities[t - 1, ids[0, t]].item() for t in range(1, ids.shape[1]))
+        tokens += ids.shape[1] - 1
+        characters += len(meaning.texts["de"])
+    sentences = tokenise(tokenizer, meanings, ["de", "en"])
+    for tokens_per_batch in (1, 50, 1000):
+        scores = perplexity(model, sentences, ["de", "en"], tokens_per_batch)["de"]
+        assert scores["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+        assert scores["bits_per_character"] == pytest.approx(nats / math.log(2) / characters, rel=1e-5)
+        assert scores["tokens"] == tokens
+
+
+@torch.no_grad()
+def test_generation_equals_greedy_steps_for_any_batch(model, plain, tokenizer):
+    model.eval()
+    prompts = [tokenizer(text)["input_ids"] for text in ("Set", "Wie ist das Wetter in", "a b c d e f g h i j")]
+    expected = []
+    for prompt in prompts:
+        ids = list(prompt)
+        for _ in range(12):
+            ids.append(plain(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
+        expected.append(cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id]))
+    for tokens_per_batch in (1, 80, 1000):
+        assert generate(model, tokenizer, prompts, max_new_tokens=12, tokens_per_batch=tokens_per_batch) == expected
+    assert len(set(expected)) == 3
+
+
+def test_answers_end_at_the_end_token_and_at_a_new_section(tokenizer):
+    ids = tokenizer("Guten Tag.", add_special_tokens=False)["input_ids"]
+    section = tokenizer("\n\n### Instruction:\nmore", add_special_tokens=False)["input_ids"]
+    assert cut(tokenizer, [*ids, 1, *ids], [1]) == "Guten Tag."
+    assert cut(tokenizer, ids + section, [1]) == "Guten Tag."
+    assert cut(tokenizer, section + ids, [1]) == ""
+    assert cut(tokenizer, [1, *ids], [1]) == ""
+
+
+def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, meanings):
+    copies = [Meaning(m.id, {"en": m.texts["en"], "de": m.texts["en"]}) for m in meanings]
+    scores = run(model, tokenizer, copies)
+    assert scores["retrieval"]["average"] == 1
+    assert scores["layers"]["similarity"] == pytest.approx([1.0] * 4, abs=1e-5)
+    assert all(value < 0.99 for value in scores["layers"]["unrelated"])
+    constant = [Meaning(m.id, {"en": "Call me.", "de": "Ruf an."}) for m in meanings]
+    assert run(model, tokenizer, constant)["layers"]["retrieval"] == [0, 0, 0, 0]
+
+
+def test_everything_in_the_agreed_form(model, tokenizer, meanings):
+    words = []
+    scores = run(model, tokenizer, meanings, translate=True, progress=words.append)
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    assert (scores["when"], scores["align_layer"], scores["num_layers"], scores["sentences"]) == ("before", 2, 3, 5)
+    assert scores["languages"] == ["de", "en", "sw"]
+    assert scores["retrieval"]["chance"] == pytest.approx(1 / 5)
+    assert scores["retrieval"]["average"] == scores["layers"]["retrieval"][2]
+    assert {len(values) for values in scores["layers"].values()} == {4}
+    assert set(scores["translation"]) == {"en-de", "de-en", "en-sw", "sw-en"}
+    direction = scores["translation"]["en-de"]
+    assert direction["n"] == len(direction["examples"]) == 3
+    assert direction["examples"][0]["reference"] == meanings[0].texts["de"]
+    assert len(scores["map"]["points"]) == 15
+    assert words
+
+
+def test_two_calls_agree_and_leave_no_trace(model, tokenizer, meanings):
+    model.train()
+    model.model.layers[1].eval()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    first, second = (run(model, tokenizer, meanings, translate=True) for _ in range(2))
+    assert first | {"seconds": 0} == second | {"seconds": 0}
+    assert random.getstate() == before[0]
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert model.training
+    assert model.model.layers[0].training
+    assert not model.model.layers[1].training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_missing_languages_are_named(model, tokenizer, meanings):
+    scores = run(model, tokenizer, meanings, languages=["en", "fr"], translate=True)
+    assert scores["languages"] == ["en"]
+    assert scores["retrieval"] == {"chance": None, "average": None, "pairs": {}}
+    assert scores["translation"] == {}
+    assert scores["perplexity"]["en"]["tokens"] > 0
+    assert any("in fr" in note for note in scores["notes"])
+    assert any("No retrieval" in note for note in scores["notes"])
+    with pytest.raises(UserError, match=r"no held-out sentences in fr"):
+        run(model, tokenizer, meanings, languages=["fr"])
+    with pytest.raises(UserError, match=r"data\.evaluation"):
+        run(model, tokenizer, [])
+
+
+def test_sentences_in_most_languages_come_first(model, tokenizer, meanings):
+    poor = [Meaning("poor", {"en": "Only this."}), *meanings]
+    scores = run(model, tokenizer, poor, EvaluationSettings(sentences=3))
+    assert {point["id"] for point in scores["map"]["points"]} == {"0", "1", "2"}
+
+
+def test_a_silent_model_is_named(model, tokenizer, meanings):
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))  # whatever it says ends the answer
+    scores = run(model, tokenizer, meanings, translate=True)
+    assert scores["translation"]["en-de"]["chrf++"] == 0
+    assert any("with nothing" in note for note in scores["notes"])
+
+
+def test_a_diverged_model_is_scored_as_knowing_nothing(model, tokenizer, meanings):
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.fill_(torch.nan)
+    scores = run(model, tokenizer, meanings)
+    assert scores["retrieval"]["average"] == 0
+    assert scores["perplexity"]["de"]["perplexity"] is None
+    assert any("not finite" in note for note in scores["notes"])
+    json.dumps(scores, allow_nan=False)
+
+
+def test_understanding_says_what_to_install(model, tokenizer, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    with pytest.raises(UserError, match=r"alignx-fast\[report\]"):
+        run_understanding(model, tokenizer, ["xnli_de"])

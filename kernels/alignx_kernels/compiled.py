@@ -74,9 +74,7 @@ def compile_example(example: Example, arch: int) -> Report:
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={index: [["tt.divisibility", 16]] for index in aligned},
     )
-    binary = triton.compile(
-        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": tile.num_warps, "num_stages": tile.num_stages}
-    )
+    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=tile.compiler_options)
     registers, stack = resource_usage(binary.asm["cubin"])
     instruction = next((known for known in TENSOR_CORE_INSTRUCTIONS if known in binary.asm["ptx"]), None)
     return Report(example.name, arch, tile, registers, stack, binary.metadata.shared, instruction)

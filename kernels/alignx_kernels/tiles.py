@@ -26,7 +26,12 @@ class Tile:
     @property
     def options(self) -> dict[str, int]:
         """Everything a launch takes: `kernel[grid](..., **tile.options)`."""
-        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+        return {**self.blocks, **self.compiler_options}
+
+    @property
+    def compiler_options(self) -> dict[str, int]:
+        # Triton 3.10 stops fusing multiplications with additions by default.
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
 
 Table = Mapping[int, Tile]
@@ -69,3 +74,31 @@ LANGUAGE_PAIRS = {
     256: everywhere(Tile({"BLOCK_A": 16, "BLOCK_I": 64, "CHUNKS": 4}, num_warps=8)),
     512: everywhere(Tile({"BLOCK_A": 8, "BLOCK_I": 128, "CHUNKS": 4}, num_warps=8)),
 }
+
+
+# InfoNCE. Products of similarities: the largest tile that keeps its accumulator in registers next to a pipeline of loads within
+# shared memory; on Hopper 128 x 256 halves the traffic from L2 of the larger operand.
+_INFO_NCE_16_BIT = {
+    80: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    86: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+    89: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    100: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    120: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+}
+# fp32 stays exact ("ieee"), which runs on the ordinary units.
+_INFO_NCE_32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=8, num_stages=2))
+# Problems too small to give every multiprocessor a large tile.
+_INFO_NCE_SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
+_INFO_NCE_SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 128 tiles, to be settled by measurement
+# Norms and the projection of gradients move bytes only.
+INFO_NCE_VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))
+# A chunk's d loss / d similarity: large enough to run the products at full rate, small beside the card's memory.
+SLAB_BYTES = {80: 512 << 20, 86: 128 << 20, 89: 128 << 20, 90: 512 << 20, 100: 512 << 20, 120: 128 << 20}
+
+
+def info_nce_tile(dtype: torch.dtype, n: int, m: int, arch: int) -> Tile:
+    """Launch settings of the kernels that work out N x M similarities."""
+    if dtype == torch.float32:
+        return _INFO_NCE_32_BIT[arch]
+    return _INFO_NCE_SMALL[arch] if n * m <= _INFO_NCE_SMALL_UP_TO else _INFO_NCE_16_BIT[arch]

@@ -1,0 +1,47 @@
+"""Every kernel, really compiled for every architecture with the settings used there; no GPU needed."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import alignx_kernels
+import pytest
+
+pytest.importorskip("triton", reason="Triton runs on Linux only")
+
+from alignx_kernels.compiled import compile_example, examples
+from alignx_kernels.tiles import ARCHITECTURES, SHARED_MEMORY
+
+EXAMPLES = examples()
+# What each architecture multiplies matrices with, in the PTX.
+TENSOR_CORES = dict.fromkeys(ARCHITECTURES, "mma.sync") | {90: "wgmma.mma_async", 100: "tcgen05.mma"}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: f"sm_{arch}")
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.name.replace(" ", "-") for example in EXAMPLES])
+def test_fits_the_card_without_spills(example, arch):
+    report = compile_example(example, arch)
+    assert report.spilled_bytes == 0
+    assert 16 <= report.registers <= 255
+    assert report.shared_bytes <= SHARED_MEMORY[arch]
+    if example.uses_dot:
+        # fp32 is multiplied exactly, which tensor cores do not do.
+        is_exact = example.constants.get("INPUT_PRECISION") == "ieee"
+        assert report.instruction == (None if is_exact else TENSOR_CORES[arch])
+
+
+def test_every_kernel_of_the_package_has_an_example():
+    covered = {example.kernel for example in EXAMPLES}
+    for module in pkgutil.iter_modules(alignx_kernels.__path__):
+        for name, value in vars(importlib.import_module(f"alignx_kernels.{module.name}")).items():
+            if name.endswith("_kernel"):
+                assert value in covered, f"{name} is compiled nowhere: add an Example to {module.name}.EXAMPLES"
+
+
+def test_the_command_prints_a_table():
+    command = [sys.executable, "-m", "alignx_kernels.compiled", "--kernel", "span_owner", "--arch", "80"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0].startswith("| kernel | arch | tile | warps | stages | registers | spilled bytes | shared memory |")
+    assert lines[2].startswith("| span_owner | sm_80 | T=128 | 1 | 1 |")
+    assert len(lines) == 3

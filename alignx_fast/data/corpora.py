@@ -1,61 +1,266 @@
-"""Rows as users have them: the types that every reader yields."""
+"""Readers: every accepted format of parallel text, instructions and evaluation sentences, one row at a time.
 
-import enum
-from dataclasses import dataclass
+A reader streams. What the user must fix raises `UserError` with file and line; what is merely unusable comes out as `Dropped`.
+"""
 
+import difflib
+import random
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
-class Reason(enum.StrEnum):
-    """Why a row cannot be used."""
+from alignx_fast.config import InstructionSource, ParallelSource
+from alignx_fast.data.hub import hub_records
+from alignx_fast.data.languages import check_language
+from alignx_fast.data.lines import Record, aligned_records, jsonl_records, tsv_records
+from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
+from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
+from alignx_fast.errors import UserError
 
-    EMPTY = "empty text"
-    SAME = "same text on both sides"
-    DUPLICATE = "duplicate"
-    LANGUAGE = "language not selected"
-    EVALUATION = "in the evaluation set"
-    TRUNCATED = "cut off by max_length"
-    UNKNOWN = "unknown to the tokenizer"
-    SPECIAL = "special token in the text"
+__all__ = ["Dropped", "Instruction", "Meaning", "Pair", "Reason", "read_instructions", "read_meanings", "read_pairs", "ring"]
 
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One translation pair."""
-
-    src_lang: str
-    tgt_lang: str
-    src: str
-    tgt: str
-    group: str | None = None
-    """Rows of equal group say the same thing."""
-    where: str = ""
-    """"file:line", for messages and the list of dropped rows."""
+PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
+INSTRUCTION_COLUMNS = ("instruction", "input", "output", "lang", "gid")
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One task with its answer."""
+def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -> Iterator[Pair | Dropped]:
+    """Translation pairs of one source; only between `languages` (canonical codes) where given.
 
-    instruction: str
-    input: str
-    output: str
-    lang: str | None = None
-    where: str = ""
-    group: str | None = None
-    """The same as in `Pair`: an instruction about a held-out sentence is held out too."""
+    A row with `texts` (or `translation`) in several languages gives a ring of pairs, see `ring`.
+
+    Raises:
+        UserError: missing file, wrong column, malformed line or unknown language code, with the place and the fix.
+    """
+    wanted = None if languages is None else frozenset(languages)
+    if source.path == PHRASEBOOK:
+        for meaning in load_phrasebook().train:
+            yield from _ring_pairs(meaning.texts, wanted, group=f"{PHRASEBOOK}:{meaning.id}", where=f"{PHRASEBOOK}:{meaning.id}")
+        return
+    _check_mapping(source.columns, PAIR_COLUMNS, source.path)
+    fixed = (_fixed_language(source, "src_lang", 0), _fixed_language(source, "tgt_lang", 1))
+    for where, record in _pair_records(source):
+        row = _mapped(record, source.columns)
+        texts = row.get("texts", row.get("translation"))
+        if isinstance(texts, Mapping):
+            yield from _multiway(texts, row, fixed, wanted, where)
+        else:
+            yield _pair(row, record, fixed, wanted, where)
 
 
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """One sentence in several languages."""
+def read_instructions(source: InstructionSource, languages: Iterable[str] | None = None) -> Iterator[Instruction | Dropped]:
+    """Instructions of one source; only those in `languages` (or of unknown language) where given.
 
-    id: str
-    texts: dict[str, str]
+    Raises:
+        UserError: as `read_pairs`.
+    """
+    wanted = None if languages is None else frozenset(languages)
+    if source.path == PHRASEBOOK:
+        rows: Iterator[Instruction] = iter(load_phrasebook().instructions)
+    else:
+        rows = _instructions(source)
+    for row in rows:
+        if wanted is not None and row.lang is not None and row.lang not in wanted:
+            yield Dropped(Reason.LANGUAGE, row.instruction, row.where)
+        elif not row.instruction or not row.output:
+            yield Dropped(Reason.EMPTY, f"{row.instruction} | {row.output}", row.where)
+        else:
+            yield row
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row that cannot be used, and why."""
+def read_meanings(path: str) -> list[Meaning]:
+    """Sentences in several languages: JSON lines with `texts: {lang: text}` and optionally `id`.
 
-    reason: Reason
-    text: str
-    where: str = ""
+    Raises:
+        UserError: as `read_pairs`; also no row at all.
+    """
+    meanings = []
+    for where, record in jsonl_records(path):
+        texts = record.get("texts")
+        if not isinstance(texts, Mapping):
+            raise UserError(_no_column("texts", record, where))
+        clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items()}
+        meanings.append(Meaning(str(record.get("id", record.get("gid", where))), {lang: t for lang, t in clean.items() if t}))
+    if not meanings:
+        raise UserError(f"{path} holds no rows. Give one JSON object with `texts` on each line, or leave data.evaluation unset.")
+    return meanings
+
+
+def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
+    """Pairs that lead once around `languages`, in an order drawn from `key`.
+
+    Every sentence of a meaning is used exactly twice, as a source and as a target, and over many meanings all pairs of
+    languages get the same share; all pairs of a meaning would grow with the square of its languages.
+    """
+    order = sorted(languages)
+    random.Random(zlib.crc32(key.encode())).shuffle(order)
+    return list(pairwise(order)) if len(order) < 3 else list(pairwise([*order, order[0]]))
+
+
+def _pair_records(source: ParallelSource) -> Iterator[Record]:
+    kind = source.format
+    if kind == "auto":
+        kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv"))
+    if kind == "moses":
+        if source.target_path is None:
+            raise UserError(f"{source.path}: line-aligned text needs its second file. Set target_path.")
+        return aligned_records(source.path, source.target_path)
+    if kind == "tsv":
+        return tsv_records(source.path, source.columns)
+    return jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
+
+
+def _kind(path: str, known: tuple[str, ...]) -> str:
+    """The format that a path's name tells."""
+    suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes if suffix != ".gz"]
+    last = {"ndjson": "jsonl", "json": "jsonl"}.get(suffixes[-1], suffixes[-1]) if suffixes else ""
+    file = Path(path).expanduser()
+    if last in known:
+        return last
+    if file.is_dir():
+        return "hf"
+    if path.startswith("builtin:"):
+        raise UserError(f"No data set {path}. The built-in one is {PHRASEBOOK}.")
+    if file.is_file():
+        raise UserError(f"{path}: the name does not tell the format. Set format to one of {', '.join(known)}, hf.")
+    return "jsonl" if file.parent.is_dir() and str(file.parent) != "." else _maybe_hub(path)
+
+
+def _maybe_hub(path: str) -> str:
+    raise UserError(f"No file {path}. Check the path, or set format: hf if it is the name of a Hugging Face dataset.")
+
+
+def _check_mapping(columns: dict[str, str], ours: tuple[str, ...], path: str) -> None:
+    for name in columns:
+        if name not in ours:
+            near = difflib.get_close_matches(name, ours, n=1, cutoff=0.3)
+            hint = f"Did you mean {{{near[0]}: {columns[name]}}}?" if near else "Left stands our name, right yours."
+            raise UserError(f"{path}: columns maps `{name}`, which is none of {', '.join(ours)}. {hint}")
+
+
+def _mapped(record: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    """The record by our names; a mapped name is taken from its column alone."""
+    if not columns:
+        return record
+    return {name: value for name, value in record.items() if name not in columns} | {
+        ours: record[theirs] for ours, theirs in columns.items() if theirs in record
+    }
+
+
+def _fixed_language(source: ParallelSource, name: str, side: int) -> str | None:
+    """The source's language of one side; for line-aligned files also read off an ending such as train.de."""
+    code = getattr(source, name)
+    if code is None and source.target_path is not None:
+        ending = Path([source.path, source.target_path][side].removesuffix(".gz")).suffix.lstrip(".")
+        try:
+            return check_language(ending)
+        except UserError:
+            raise UserError(f"{source.path}: line-aligned files do not say their languages. Set {name}.") from None
+    return None if code is None else _language(code, source.path)
+
+
+def _pair(row: dict[str, Any], record: dict[str, Any], fixed: tuple, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
+    src, tgt = (_required(row, record, name, where) for name in ("src", "tgt"))
+    codes = [
+        _language(_required(row, record, name, where), where) if name in row or given is None else given
+        for name, given in zip(("src_lang", "tgt_lang"), fixed, strict=True)
+    ]
+    return _checked(codes[0], codes[1], src, tgt, _group(row), where, wanted)
+
+
+def _multiway(
+    texts: Mapping, row: dict[str, Any], fixed: tuple, wanted: frozenset[str] | None, where: str
+) -> Iterator[Pair | Dropped]:
+    # None marks a language that the row lacks: Hugging Face fills such columns up.
+    clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items() if text is not None}
+    if None not in fixed:
+        for lang in fixed:
+            if lang not in clean:
+                yield Dropped(Reason.EMPTY, f"no text in {lang}", where)
+                return
+        clean = {lang: clean[lang] for lang in fixed}
+    group = _group(row) or (f"{where.rpartition(':')[0]}#{row['id']}" if "id" in row else where)
+    yield from _ring_pairs(clean, wanted, group=group, where=where)
+
+
+def _ring_pairs(texts: dict[str, str], wanted: frozenset[str] | None, *, group: str, where: str) -> Iterator[Pair | Dropped]:
+    chosen = [lang for lang in texts if texts[lang] and (wanted is None or lang in wanted)]
+    if len(chosen) < 2:
+        reason = Reason.EMPTY if sum(map(bool, texts.values())) < 2 else Reason.LANGUAGE
+        yield Dropped(reason, " | ".join(texts.values()), where)
+        return
+    for src_lang, tgt_lang in ring(chosen, group):
+        yield _checked(src_lang, tgt_lang, texts[src_lang], texts[tgt_lang], group, where, wanted)
+
+
+def _checked(
+    src_lang: str, tgt_lang: str, src: str, tgt: str, group: str | None, where: str, wanted: frozenset[str] | None
+) -> Pair | Dropped:
+    reason = None
+    if wanted is not None and not (src_lang in wanted and tgt_lang in wanted):
+        reason = Reason.LANGUAGE
+    elif not src or not tgt:
+        reason = Reason.EMPTY
+    elif src == tgt:
+        reason = Reason.SAME
+    if reason is not None:
+        return Dropped(reason, f"{src} | {tgt}", where)
+    return Pair(src_lang, tgt_lang, src, tgt, group, where)
+
+
+def _instructions(source: InstructionSource) -> Iterator[Instruction]:
+    _check_mapping(source.columns, INSTRUCTION_COLUMNS, source.path)
+    fixed = None if source.lang is None else _language(source.lang, source.path)
+    kind = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
+    records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
+    for where, record in records:
+        row = _mapped(record, source.columns)
+        lang = fixed if row.get("lang") is None else _language(row["lang"], where)
+        yield Instruction(
+            instruction=_required(row, record, "instruction", where),
+            input=_text(row.get("input") or "", "input", where),
+            output=_required(row, record, "output", where),
+            lang=lang,
+            where=where,
+            group=_group(row),
+        )
+
+
+def _group(row: dict[str, Any]) -> str | None:
+    gid = row.get("gid")
+    return None if gid is None else str(gid)
+
+
+def _required(row: dict[str, Any], record: dict[str, Any], name: str, where: str) -> str:
+    if name not in row:
+        raise UserError(_no_column(name, record, where))
+    return _text(row[name], name, where)
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: `{name}` is {value!r:.60}, not a text. Quote it, or map another column with `columns`.")
+    return value.strip()
+
+
+def _language(code: Any, where: str) -> str:
+    try:
+        return check_language(code)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _no_column(name: str, record: dict[str, Any], where: str) -> str:
+    known = {"src": "source", "tgt": "target", "src_lang": "source_lang", "tgt_lang": "target_lang", "output": "response"}
+    near = difflib.get_close_matches(name, record, n=1, cutoff=0.5) or difflib.get_close_matches(
+        known.get(name, name), record, n=1
+    )
+    if name.endswith("_lang") and not near:
+        return f"{where} does not say its languages. Set {name} of this source, or add a column `{name}`."
+    hint = (
+        f" If `{near[0]}` holds it, set columns: {{{name}: {near[0]}}}." if near else f" Map it with columns: {{{name}: YOURS}}."
+    )
+    return f"{where} has no `{name}`, only {', '.join(record)}.{hint}"

@@ -11,7 +11,7 @@ from typing import TypedDict
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.data.corpora import Dropped, Reason
+from alignx_fast.data.rows import Dropped, Reason
 from alignx_fast.data.templates import Rendered, Template
 from alignx_fast.errors import UserError
 
@@ -43,7 +43,8 @@ def encode_rows(
     Raises:
         UserError: the tokenizer is not a fast one, or has no end-of-sequence token.
     """
-    begin, end = bos_ids(tokenizer), [] if _ends_turn(tokenizer, template) else [eos_id(tokenizer)]
+    begin = bos_ids(tokenizer)
+    end = [eos_id(tokenizer)] if _end_of_turn(tokenizer, template) is None else []
     unknown = tokenizer.unk_token_id
     texts = [row.text for row in rows]
     encodings = _encode(tokenizer, texts, read_special_tokens=template.special_tokens is not None)
@@ -96,13 +97,19 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return found
 
 
-def _ends_turn(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
-    """Whether the layout closes a row with a special token of its own, such as <|im_end|>."""
+def closing_id(tokenizer: PreTrainedTokenizerBase, template: Template) -> int:
+    """The last token of a whole row: the layout's own end-of-turn token, or EOS where it has none."""
+    own = _end_of_turn(tokenizer, template)
+    return eos_id(tokenizer) if own is None else own
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Template) -> int | None:
+    """The special token that the layout closes a row with, such as <|im_end|>."""
     if not template.after_response or template.special_tokens is None:
-        return False
+        return None
     last = _encode(tokenizer, [template.after_response], read_special_tokens=True)[0].ids[-1]
     token = tokenizer.added_tokens_decoder.get(last)
-    return last == tokenizer.eos_token_id or (token is not None and token.special)
+    return last if last == tokenizer.eos_token_id or (token is not None and token.special) else None
 
 
 def _begun(ids: list[int], begin: list[int]) -> list[int]:

@@ -9,8 +9,8 @@ from typing import Literal, Self
 
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.data.corpora import Instruction, Pair
 from alignx_fast.data.languages import language_name
+from alignx_fast.data.rows import Instruction, Pair
 from alignx_fast.errors import UserError
 
 WORDINGS = (

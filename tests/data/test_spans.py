@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tokenizers import CHATML, KINDS, SENTENCES, build_tokenizer
 
-from alignx_fast.data.corpora import Dropped, Instruction, Pair, Reason
+from alignx_fast.data.rows import Dropped, Instruction, Pair, Reason
 from alignx_fast.data.spans import bos_ids, encode_prompts, encode_rows, encode_text
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
@@ -77,6 +77,13 @@ def test_spans_decode_back_to_the_sentences(kind, layout, pair):
         start, stop = example[name]
         decoded = tokenizer.backend_tokenizer.decode(example["input_ids"][start:stop], skip_special_tokens=False)
         assert bare(unicodedata.normalize("NFC", decoded)) == bare(unicodedata.normalize("NFC", text))
+
+
+def test_a_token_over_the_last_character_and_the_line_break_is_part_of_the_sentence():
+    tokenizer, template = templates("byte_bpe")["alpaca"]
+    example = encode(tokenizer, template, PAIRS[0])
+    last = tokenizer.decode([example["input_ids"][example["source"][1] - 1]])
+    assert last == ".\n\n", "the case this test is for"
 
 
 def test_wordpiece_spans_decode_back():

@@ -5,14 +5,20 @@ import dataclasses
 import pytest
 from support.tokenizers import CHATML, build_tokenizer
 
-from alignx_fast.data.corpora import Instruction, Pair
+from alignx_fast.data.rows import Instruction, Pair
 from alignx_fast.data.templates import WORDINGS, Template, choose
 from alignx_fast.errors import UserError
 
 PAIR = Pair("de", "sw", " Es regnet! ", "Mvua inanyesha!\n")
 STRIPS = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] | trim }}</s>{% endfor %}"
-WRAPS = "{% for m in messages %}{% if m['role'] == 'user' %}[INST] <<{{ m['content'] }}>> [/INST]{% else %} ({{ m['content'] }})</s>{% endif %}{% endfor %}"  # noqa: E501
-THINKS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"  # noqa: E501
+WRAPS = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}[INST] <<{{ m['content'] }}>> [/INST]"
+    "{% else %} ({{ m['content'] }})</s>{% endif %}{% endfor %}"
+)
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+)
 
 
 def test_alpaca_layout():

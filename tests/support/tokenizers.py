@@ -50,7 +50,8 @@ def build_tokenizer(kind: str = "byte_bpe", *, chat_template: str | None = None,
 @functools.cache
 def _trained(kind: str) -> str:
     text = [sentence for group in SENTENCES.values() for sentence in group] + [
-        "### Instruction:\n\n### Input:\n\n### Response:\n"
+        "### Instruction:\n\n### Input:\n\n### Response:\n",
+        ".\n\n" * 20,
     ]
     if kind == "byte_bpe":
         core = Tokenizer(models.BPE())

@@ -1,0 +1,61 @@
+"""What a row is: the types that readers yield and every later step takes."""
+
+import enum
+from dataclasses import dataclass
+
+
+class Reason(enum.StrEnum):
+    """Why a row cannot be used."""
+
+    EMPTY = "empty text"
+    SAME = "same text on both sides"
+    DUPLICATE = "duplicate"
+    LANGUAGE = "language not selected"
+    EVALUATION = "in the evaluation set"
+    TRUNCATED = "cut off by max_length"
+    UNKNOWN = "unknown to the tokenizer"
+    SPECIAL = "special token in the text"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One translation pair."""
+
+    src_lang: str
+    tgt_lang: str
+    src: str
+    tgt: str
+    group: str | None = None
+    """Rows of equal group say the same thing."""
+    where: str = ""
+    """"file:line", for messages and the list of dropped rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One task with its answer."""
+
+    instruction: str
+    input: str
+    output: str
+    lang: str | None = None
+    where: str = ""
+    group: str | None = None
+    """The same as in `Pair`: an instruction about a held-out sentence is held out too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """One sentence in several languages."""
+
+    id: str
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that cannot be used, and why."""
+
+    reason: Reason
+    text: str
+    where: str = ""

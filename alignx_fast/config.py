@@ -242,28 +242,40 @@ class Settings(Group):
         return values
 
 
-def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
-    """Read a YAML file and apply dotted overrides such as {"align.pairs_per_step": 256}.
+def load_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read a YAML file (None: the defaults) and apply dotted overrides such as {"align.pairs_per_step": 256}.
 
     Raises:
         UserError: the file is missing or not YAML, a key is unknown or a value has the wrong type.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(
-            f"Cannot read settings file {path}: {error.strerror}. Check the path, or list recipes with `alignx-fast recipes`."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}.")
+    tree = read_tree(path) if path is not None else {}
     for dotted, value in (overrides or {}).items():
         set_dotted(tree, dotted, value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise UserError(explain(error, str(path))) from None
+        raise UserError(explain(error, str(path or "command line"))) from None
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """The nested keys of a YAML file.
+
+    Raises:
+        UserError: the file cannot be read or does not hold keys.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(
+            f"Cannot read {path}: {error.strerror}. Check the path, or list recipes with `alignx-fast recipes`."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where else ""
+        raise UserError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}.")
+    return tree
 
 
 def set_dotted(tree: dict[str, Any], dotted: str, value: Any) -> None:

@@ -23,7 +23,9 @@ def check_packed_forward(model: PreTrainedModel) -> None:
     try:
         logits = head_logits(model, packed_forward(model, _pack(ids, lengths))).float()
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"{type(model).__name__} does not run on packed sequences ({error}); this model family is not supported.") from None
+        raise UserError(
+            f"{type(model).__name__} does not run on packed sequences ({error}); this model family is not supported."
+        ) from None
     with generation_mode(model):
         alone = [model(input_ids=part[None], use_cache=False).logits[0].float() for part in ids.split(lengths)]
     model.train(was_training)

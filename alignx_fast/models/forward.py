@@ -59,7 +59,7 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
 
 
 def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
-    """Sum of next-token cross entropies in fp32; logits exist for one chunk of tokens at a time.
+    """Sum of next-token cross entropies, in at least fp32; logits exist for one chunk of tokens at a time.
 
     Args:
         hidden_TD: last hidden state.
@@ -68,13 +68,14 @@ def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.T
     """
     kept = (labels_T[1:] != -100).nonzero().squeeze(1)
     hidden_KD, labels_K = hidden_TD[kept], labels_T[1:][kept]
+    wide = torch.promote_types(hidden_TD.dtype, torch.float32)
     vocabulary = causal_model(model).config.get_text_config().vocab_size
     chunk = max(1, LOGITS_PER_CHUNK // vocabulary)
 
     def chunk_loss(hidden_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head_logits(model, hidden_CD).float(), labels_C, reduction="sum")
+        return F.cross_entropy(head_logits(model, hidden_CD).to(wide), labels_C, reduction="sum")
 
-    total = hidden_TD.new_zeros((), dtype=torch.float32)
+    total = hidden_TD.new_zeros((), dtype=wide)
     for hidden_CD, labels_C in zip(hidden_KD.split(chunk), labels_K.split(chunk), strict=True):
         if len(kept) > chunk and torch.is_grad_enabled():
             total = total + checkpoint(chunk_loss, hidden_CD, labels_C, use_reentrant=False)

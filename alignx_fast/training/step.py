@@ -184,10 +184,10 @@ def _concatenate(vectors: list[Vectors]) -> Vectors:
 
 def _dot(pooled: Vectors, gradient: Vectors) -> torch.Tensor:
     """A scalar whose gradient at the pooled vectors is the cached one."""
-    total = (pooled.sources_ND.float() * gradient.sources_ND).sum() + (pooled.targets_ND.float() * gradient.targets_ND).sum()
+    total = (pooled.sources_ND * gradient.sources_ND).sum() + (pooled.targets_ND * gradient.targets_ND).sum()
     if gradient.matching_MD is not None:
         assert pooled.matching_MD is not None
-        total = total + (pooled.matching_MD.float() * gradient.matching_MD).sum()
+        total = total + (pooled.matching_MD * gradient.matching_MD).sum()
     return total
 
 

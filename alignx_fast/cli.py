@@ -1,0 +1,205 @@
+"""The command line. Verbs are imported only when they run, so that `--help` answers at once."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from alignx_fast.errors import UserError
+
+# Set before any library is imported: no telemetry, and no warnings about matters the user did not choose.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+app = App(
+    name="alignx-fast",
+    help="Make a language model more multilingual on one GPU: align its representations on parallel text, then tune it on instructions.",
+)
+recipes_app = App(name="recipes", help="List, show or copy the recipes that come with the package.")
+app.command(recipes_app)
+
+Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+Recipe = Annotated[str, Parameter(help="A recipe name (see `alignx-fast recipes`) or a YAML file.")]
+
+
+def overrides_from(tokens: tuple[str, ...]) -> dict[str, Any]:
+    """`--a.b value`, `--a.b=value` or a lone `--a.b` (true) as {"a.b": value}; values are read as YAML.
+
+    Raises:
+        UserError: a token that is no option.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    waiting = list(tokens)
+    while waiting:
+        token = waiting.pop(0)
+        if not token.startswith("--"):
+            raise UserError(f"Unexpected argument {token!r}: settings are given as --group.setting value.")
+        key, equals, value = token[2:].partition("=")
+        if not equals:
+            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
+        try:
+            found[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key.replace("-", "_")] = value
+    return found
+
+
+def settings_from(recipe: str, tokens: tuple[str, ...]) -> Any:
+    """The settings of a recipe with overrides."""
+    from alignx_fast.config import load_settings
+    from alignx_fast.recipes import find
+
+    return load_settings(find(recipe), overrides_from(tokens))
+
+
+@app.command
+def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = False) -> None:
+    """Run both stages, evaluate before and after, and write a report.
+
+    Any setting can be given as --group.setting value, for example --align.pairs_per_step 256.
+
+    Parameters
+    ----------
+    resume: continue the run in the output folder from where it stopped; starts one where there is none.
+    """
+    from alignx_fast.training.run import train as run
+
+    run(settings_from(recipe, settings), resume=resume)
+
+
+@app.command
+def preview(
+    recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5, stage: Literal["align", "instruct"] = "align"
+) -> None:
+    """Show rows as the model will see them: tokens, spans in colour, and what was dropped and why."""
+    from alignx_fast.verbs.preview import show
+
+    show(settings_from(recipe, settings), rows=rows, stage=stage)
+
+
+@app.command
+def evaluate(model: str, *settings: Overrides, output: Path | None = None) -> None:
+    """Score a run, a model folder or a hub model on held-out sentences.
+
+    Parameters
+    ----------
+    model: a run folder (its own held-out sentences are used), or a model together with --data.evaluation FILE.
+    output: write all scores as JSON.
+    """
+    from alignx_fast.verbs.evaluate import score
+
+    score(model, overrides_from(settings), output)
+
+
+@app.command
+def translate(model: str, *text: str, to: str, source: Annotated[str, Parameter(name=["--from", "--source"])] = "en") -> None:
+    """Translate sentences with a trained model; without TEXT, one line of standard input at a time.
+
+    Parameters
+    ----------
+    model: a run folder or a model.
+    to: code of the language to translate into.
+    source: code of the language of the text.
+    """
+    from alignx_fast.verbs.translate import translate_lines
+
+    translate_lines(model, list(text) or (line.rstrip("\n") for line in sys.stdin), source, to)
+
+
+@app.command
+def export(model: str, folder: Path) -> None:
+    """Merge adapters into a plain Hugging Face folder and say how far its logits are from the trained model's.
+
+    Parameters
+    ----------
+    model: a run folder or an adapter folder.
+    folder: where to write; must not exist.
+    """
+    from alignx_fast.verbs.export import export_model
+
+    export_model(model, folder)
+
+
+@app.command
+def report(run: Path) -> None:
+    """Write report.html of a run folder, finished or not."""
+    from alignx_fast.report.write import write_report
+
+    print(write_report(run))
+
+
+@app.command
+def doctor() -> None:
+    """What this machine has, what will be used of it, and what to install."""
+    from alignx_fast.verbs.doctor import examine
+
+    examine()
+
+
+@recipes_app.default
+def recipes_list() -> None:
+    """List the recipes."""
+    from alignx_fast.recipes import names, purpose
+
+    width = max(map(len, names()))
+    for name in names():
+        print(f"{name:{width}}  {purpose(name)}")
+
+
+@recipes_app.command(name="show")
+def recipes_show(name: str, *, all: bool = False) -> None:
+    """Print a recipe.
+
+    Parameters
+    ----------
+    all: print every setting with its value instead.
+    """
+    import yaml
+
+    from alignx_fast.config import load_settings
+    from alignx_fast.recipes import find
+
+    file = find(name)
+    print(
+        yaml.safe_dump(load_settings(file).model_dump(mode="json"), sort_keys=False) if all else file.read_text(encoding="utf-8")
+    )
+
+
+@recipes_app.command(name="copy")
+def recipes_copy(name: str, target: Path = Path()) -> None:
+    """Copy a recipe to a file or folder to change it there."""
+    from alignx_fast.recipes import copy
+
+    print(copy(name, target))
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends in one sentence and exit code 2, Ctrl-C in 130."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_say(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(_say("Stopped. `--resume` continues from the last checkpoint.", 130))
+    except Exception as error:
+        # safetensors reports a full disk as an error of its own
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            sys.exit(
+                _say("No space left on the disk: free some, then continue with --resume. What was written before is complete.", 2)
+            )
+        raise
+
+
+def _say(text: str, code: int) -> int:
+    print(f"alignx-fast: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The run log (JSONL, always written) and the progress on the terminal."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+SHORT = {"loss": "loss", "loss_ntp": "ntp", "loss_contrastive": "contrastive", "loss_matching": "matching"}
+
+
+class RunLog(TrainerCallback):
+    """Appends one line of JSON per log or dev evaluation; on resume, lines beyond the checkpoint are dropped first."""
+
+    def __init__(self, path: Path, stage: str, resumed_step: int) -> None:
+        self.path, self.stage = path, stage
+        self.offset = 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        kept = [line for line in lines if line["stage"] != stage or line["step"] <= resumed_step]
+        self.seen = {(line["stage"], line["step"], line.get("event")) for line in kept}
+        if kept:
+            self.offset = kept[-1]["time"]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.started = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Called by the Trainer for training lines, dev lines and its final summary; the summary is left out."""
+        logs = logs or {}
+        line: dict[str, Any] = {
+            "stage": self.stage,
+            "step": state.global_step,
+            "time": self.offset + time.monotonic() - self.started,
+        }
+        if "eval_loss" in logs:
+            line |= {"event": "dev"} | {"dev_" + k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_loss")}
+        elif "loss" in logs:
+            line |= {k: v for k, v in logs.items() if k != "total_flos"}
+        else:
+            return
+        if (self.stage, state.global_step, line.get("event")) in self.seen:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class ProgressLine(TrainerCallback):
+    """A progress bar on a terminal, plain lines elsewhere: step, loss terms, tokens/s, time left."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: Progress | None = None
+        self.task: Any = None
+        self.started, self.first_step = 0.0, 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
+        if sys.stdout.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[terms]}"),
+            )
+            self.bar = Progress(*columns, console=Console())
+            self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, terms="")
+            self.bar.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        logs = logs or {}
+        if "loss" in logs:
+            text = "  ".join(f"{short} {logs[name]:.3f}" for name, short in SHORT.items() if name in logs)
+            text += f"  {logs.get('tokens_per_second', math.nan):,.0f} tokens/s"
+        elif "eval_loss" in logs:
+            text = "dev  " + "  ".join(
+                f"{short} {logs['eval_' + name]:.3f}" for name, short in SHORT.items() if "eval_" + name in logs
+            )
+        else:
+            return
+        if self.bar is not None:
+            if "eval_loss" in logs:
+                self.bar.console.print(f"{self.title}  step {state.global_step}  {text}", highlight=False)
+            self.bar.update(self.task, terms=text)
+        else:
+            print(f"{self.title}  {state.global_step}/{state.max_steps}  {text}  {self._time_left(state)}", flush=True)
+
+    def _time_left(self, state: TrainerState) -> str:
+        done = state.global_step - self.first_step
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self.started) / done * (state.max_steps - state.global_step)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+    def close(self) -> None:
+        """Take the bar down, also after an error."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.close()

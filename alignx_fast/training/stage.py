@@ -1,0 +1,118 @@
+"""One stage of training, from settings to a saved model: `align`, its control `ntp_only`, or `instruct`."""
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast, TrainingArguments
+
+from alignx_fast.config import AlignSettings, InstructSettings, Settings
+from alignx_fast.data.prepare import Prepared
+from alignx_fast.files import write_json
+from alignx_fast.models.load import compute_dtype
+from alignx_fast.training.callbacks import ProgressLine, RunLog
+from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
+
+OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+CPU_TOKENS_PER_MICRO_BATCH = 4096
+
+
+def training_arguments(settings: Settings, stage: AlignSettings | InstructSettings, folder: Path, rows: int) -> TrainingArguments:
+    """The Trainer's settings for a stage of `rows` training rows."""
+    per_step = min(rows, stage.pairs_per_step if isinstance(stage, AlignSettings) else stage.rows_per_step)
+    steps = stage.max_steps or max(1, round(stage.epochs * (rows // per_step)))
+    on_gpu = torch.cuda.is_available()
+    optimizer = stage.optimizer
+    if optimizer == "auto":
+        optimizer = "paged_adamw_8bit" if settings.model.tuning == "qlora" and on_gpu else "adamw"
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=per_step,
+        learning_rate=stage.learning_rate,
+        lr_scheduler_type=stage.scheduler,
+        warmup_steps=min(stage.warmup_steps, steps // 10),
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        optim=OPTIMIZERS[optimizer],
+        bf16=on_gpu and compute_dtype() == torch.bfloat16,
+        fp16=on_gpu and compute_dtype() == torch.float16,
+        use_cpu=not on_gpu,
+        logging_steps=stage.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=stage.evaluate_every or max(1, -(-steps // 10)),
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=stage.save_every or max(1, -(-steps // 5)),
+        save_total_limit=stage.keep_checkpoints,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        report_to=list(settings.tracking) or "none",
+        run_name=settings.name,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+
+
+def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: str) -> int:
+    """As set; auto asks the memory plan on a GPU."""
+    asked = getattr(settings, stage).tokens_per_micro_batch
+    return asked if asked != "auto" else CPU_TOKENS_PER_MICRO_BATCH
+
+
+def run_stage(
+    name: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    settings: Settings,
+    prepared: Prepared,
+    *,
+    run: Path,
+    align_layer: int,
+    tokens_per_micro_batch: int,
+    resume: bool,
+) -> None:
+    """Train `model` in place and save it to RUN/NAME/model, whose presence marks the stage as done."""
+    stage: AlignSettings | InstructSettings = settings.instruct if name == "instruct" else settings.align
+    if name == "ntp_only":
+        stage = settings.align.model_copy(deep=True)
+        stage.contrastive.weight = stage.matching.weight = 0.0
+    folder = run / name
+    checkpoint = last_checkpoint(folder) if resume else None
+    resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    progress = ProgressLine(name)
+    trainer = AlignXTrainer(
+        model=model,
+        args=training_arguments(settings, stage, folder, len(prepared.train)),
+        settings=stage,
+        train_dataset=prepared.train,
+        eval_dataset=prepared.dev,
+        align_layer=align_layer if isinstance(stage, AlignSettings) else None,
+        tokens_per_micro_batch=tokens_per_micro_batch,
+        train_on_prompt=settings.data.train_on_prompt,
+        mixing_temperature=settings.data.mixing_temperature,
+        processing_class=tokenizer,
+        callbacks=[RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1), progress],
+    )
+    try:
+        with _offload(settings):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.state.global_step % trainer.args.eval_steps:
+            trainer.evaluate()
+    finally:
+        progress.close()
+    write_json(folder / "stage.json", {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step})
+    partial = folder / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder / "model")
+
+
+def _offload(settings: Settings) -> AbstractContextManager:
+    if settings.model.offload_checkpoints and torch.cuda.is_available():
+        return torch.autograd.graph.save_on_cpu(pin_memory=True)
+    return nullcontext()

@@ -1,0 +1,1 @@
+"""What the smaller verbs of the command line do."""

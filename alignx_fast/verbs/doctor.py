@@ -1,0 +1,57 @@
+"""`alignx-fast doctor`: what this machine has, what will be used of it, and what to install."""
+
+import torch
+from alignx_kernels import dispatch
+from rich.console import Console
+from rich.table import Table
+
+from alignx_fast.environment import machine, versions
+from alignx_fast.models import attention
+from alignx_fast.models.load import bf16_works, compute_dtype
+
+MISSING = {
+    "flash-attn": "optional: pip install 'alignx-fast[flash-attn]'; without it FlashAttention inside torch is used on a GPU",
+    "bitsandbytes": "needed for qlora: pip install bitsandbytes",
+    "liger-kernel": "optional: fused layers on a GPU: pip install liger-kernel",
+    "triton": "needed for the fused losses on a GPU (Linux): pip install triton",
+}
+
+
+def examine() -> None:
+    """Print three tables: machine, packages, and what training would use here."""
+    console = Console(highlight=False)
+    console.print(_table("Machine", [(key.replace("_", " "), str(value)) for key, value in machine().items()]))
+    console.print(_table("Packages", [(name, _package(name, version)) for name, version in versions().items()]))
+    console.print(_table("What will be used", _used()))
+
+
+def _package(name: str, version: str | None) -> str:
+    return version or f"missing ({MISSING.get(name, f'pip install {name}')})"
+
+
+def _used() -> list[tuple[str, str]]:
+    gpu = torch.cuda.is_available()
+    precision = str(compute_dtype()).removeprefix("torch.")
+    if gpu and not bf16_works():
+        precision += " with loss scaling: this GPU has no bfloat16"
+    rows = [
+        ("device", torch.cuda.get_device_name(0) if gpu else "CPU: fine for small models; a CUDA GPU is needed for large ones"),
+        ("matrix products in", precision),
+        ("losses", _losses()),
+        ("packed attention", attention.select("auto", compute_dtype())),
+    ]
+    return rows + [(f"  {name}", reason or "works here") for name, reason in attention.available().items()]
+
+
+def _losses() -> str:
+    probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
+    return f"alignx_kernels, {dispatch.choose(None, probe)} implementation"
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table

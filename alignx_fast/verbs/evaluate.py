@@ -1,0 +1,45 @@
+"""`alignx-fast evaluate`: all scores of a trained or untrained model."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.prepare import prepare, read_meanings
+from alignx_fast.errors import UserError
+from alignx_fast.evaluation.evaluate import evaluate
+from alignx_fast.files import write_json
+from alignx_fast.report.scores import score_table
+from alignx_fast.verbs.trained import Trained, find_model, open_trained
+
+
+def score(path: str, overrides: dict[str, Any], output: Path | None) -> None:
+    """Evaluate the model that `path` names and print its headline scores."""
+    if find_model(path)[1] is None and not overrides.get("data.evaluation"):
+        raise UserError(f"{path} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE.")
+    trained = open_trained(path, overrides)
+    console = Console(highlight=False)
+    scores = evaluate(
+        trained.model,
+        trained.tokenizer,
+        _meanings(trained),
+        trained.settings.evaluation,
+        when="now",
+        languages=trained.settings.evaluation.languages,
+        align_layer=trained.align_layer,
+        template=trained.template,
+        progress=lambda words: console.print(f"  {words} ..."),
+    )
+    console.print(score_table({"now": scores}))
+    for note in scores["notes"]:
+        console.print(note)
+    if output is not None:
+        write_json(output, scores)
+        console.print(f"All scores: {output}")
+
+
+def _meanings(trained: Trained) -> list[Meaning]:
+    if trained.settings.data.evaluation:
+        return read_meanings(trained.settings.data.evaluation)
+    return prepare(trained.settings, trained.tokenizer, trained.settings.stages[0]).eval_meanings

@@ -1,0 +1,52 @@
+"""Opening what a user calls a model: a run folder, a model or adapter folder, or a name on the hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from alignx_fast.config import Settings, load_settings
+from alignx_fast.data.templates import Template, choose
+from alignx_fast.errors import UserError
+from alignx_fast.models.capture import causal_model
+from alignx_fast.models.load import align_layer, open_model
+
+
+@dataclass
+class Trained:
+    """A model ready to be used, with the settings it was trained with (the defaults where there was no run)."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    settings: Settings
+    template: Template
+    align_layer: int
+
+
+def find_model(path: str) -> tuple[str, Path | None]:
+    """The model folder (or hub name) of `path`, and its settings file if `path` is a run folder.
+
+    Raises:
+        UserError: the run has not finished a stage yet.
+    """
+    folder = Path(path).expanduser()
+    settings = folder / "settings.yaml"
+    if not settings.is_file():
+        return path, None
+    for part in (folder / "model", folder / "instruct" / "model", folder / "align" / "model"):
+        if part.exists():
+            return str(part), settings
+    raise UserError(
+        f"The run {path} has not finished a stage yet: continue it with `alignx-fast train ... --output {path} --resume`."
+    )
+
+
+def open_trained(path: str, overrides: dict[str, Any] | None = None) -> Trained:
+    """Load the model that `path` names."""
+    model_path, file = find_model(path)
+    settings = load_settings(file, overrides)
+    model, tokenizer = open_model(model_path, settings.model)
+    layer = align_layer(settings.model, causal_model(model).config)
+    return Trained(model, tokenizer, settings, choose(settings.data.template, tokenizer), layer)

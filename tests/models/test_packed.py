@@ -1,0 +1,85 @@
+"""Packed equals alone, for every family, and captured layers are what transformers calls hidden states."""
+
+import pytest
+import torch
+from support.tiny_models import FAMILIES, random_rows, tiny_model
+
+from alignx_fast.data.packing import pack
+from alignx_fast.errors import UserError
+from alignx_fast.models.capture import captured, num_layers
+from alignx_fast.models.check import check_packed_forward
+from alignx_fast.models.forward import generation_mode, head_logits, next_token_loss, packed_forward
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_do_not_see_each_other(family: str) -> None:
+    model, rows = tiny_model(family).eval(), random_rows(5)
+    (batch,) = pack(rows, 10_000, train_on_prompt=True)
+    with torch.no_grad():
+        logits = head_logits(model, packed_forward(model, batch))
+        with generation_mode(model):
+            alone = [model(input_ids=torch.tensor([row["input_ids"]]), use_cache=False).logits[0] for row in rows]
+    torch.testing.assert_close(logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_is_the_models_own_loss(family: str) -> None:
+    model, rows = tiny_model(family).eval(), random_rows(4)
+    (batch,) = pack(rows, 10_000, train_on_prompt=True)
+    with torch.no_grad():
+        ours = next_token_loss(model, packed_forward(model, batch), batch.labels[0])
+        theirs = 0.0
+        with generation_mode(model):
+            for row in rows:
+                ids = torch.tensor([row["input_ids"]])
+                theirs += model(input_ids=ids, labels=ids, use_cache=False).loss * (ids.shape[1] - 1)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captured_states_are_hidden_states(family: str) -> None:
+    model, rows = tiny_model(family).eval(), random_rows(1)
+    (batch,) = pack(rows, 10_000, train_on_prompt=True)
+    layers = range(num_layers(model) + 1)
+    with torch.no_grad(), captured(model, layers) as states:
+        packed_forward(model, batch)
+    with torch.no_grad(), generation_mode(model):
+        expected = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+    assert len(expected) == len(states) == 4
+    for layer in layers:
+        torch.testing.assert_close(states[layer], expected[layer][0], rtol=1e-4, atol=1e-4)
+
+
+def test_stop_ends_the_pass_at_the_layer() -> None:
+    model, rows = tiny_model(), random_rows(2)
+    (batch,) = pack(rows, 10_000, train_on_prompt=True)
+    ran = []
+    model.model.layers[2].register_forward_hook(lambda *_: ran.append(2))
+    with captured(model, [2], stop=True) as states:
+        packed_forward(model, batch)
+        raise AssertionError("the pass must not come back")
+    assert set(states) == {2}
+    assert not ran
+
+
+def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = tiny_model(dtype=torch.float64), random_rows(6)
+    (batch,) = pack(rows, 10_000, train_on_prompt=False)
+    hidden = packed_forward(model, batch).detach().requires_grad_()
+    whole = next_token_loss(model, hidden, batch.labels[0])
+    (whole_gradient,) = torch.autograd.grad(whole, hidden)
+    monkeypatch.setattr("alignx_fast.models.forward.LOGITS_PER_CHUNK", 97 * 7)
+    pieces = next_token_loss(model, hidden, batch.labels[0])
+    (gradient,) = torch.autograd.grad(pieces, hidden)
+    assert gradient.abs().max() > 0
+    torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient, whole_gradient, rtol=1e-6, atol=1e-7)
+
+
+def test_a_model_that_mixes_packed_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    monkeypatch.setattr("alignx_fast.models.forward.use_packed_attention", lambda _: None)
+    model.set_attn_implementation("sdpa")
+    monkeypatch.setattr("alignx_fast.models.forward.block_mask", lambda *_: torch.zeros(1, 1, 12, 12))
+    with pytest.raises(UserError, match="not supported"):
+        check_packed_forward(model)

@@ -30,6 +30,11 @@ def choose(impl: str | None, *tensors: torch.Tensor) -> str:
     return impl
 
 
+def on_device(tensor: torch.Tensor) -> torch.cuda.device:
+    """A context in which Triton, which launches on the current device, launches on the tensor's; nothing happens without CUDA."""
+    return torch.cuda.device(tensor.device if tensor.is_cuda else -1)
+
+
 def _why_not_triton(tensors: tuple[torch.Tensor, ...]) -> str | None:
     if not HAS_TRITON:
         return "triton is not installed; `pip install triton` or pass impl=None"

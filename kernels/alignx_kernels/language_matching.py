@@ -37,7 +37,7 @@ def language_matching_loss(
     down: [2, I], the weights of z = down(silu(gate [e_a ; e_b]) * (up [e_a ; e_b])). Floating-point tensors may differ in dtype;
     the computation is in fp32, or in fp64 if any of them is fp64. Returns that dtype: a scalar for "mean" (over pairs) and "sum",
     or [M] for "none": the sum over b for every a. Memory beyond inputs and gradients is O(M (D + I)), and gradients are
-    deterministic, except with `impl="reference"`, which stores all pairs and returns the widest dtype of its inputs.
+    deterministic, except with `impl="reference"`, which stores all pairs and computes in the widest dtype of its inputs.
 
     Raises: ValueError for a wrong shape, dtype or device, an unknown reduction, and an `impl` that cannot run.
     Source: AlignX (arXiv 2509.24338), L_lam.
@@ -52,11 +52,15 @@ def language_matching_loss(
     check_ids("languages_M", languages_M, num_sentences)
     check_reduction(reduction)
     check_same_device(embeddings_MD=embeddings_MD, languages_M=languages_M, gate=gate, up=up, down=down)
+    if num_sentences == 0 or width == 0:
+        raise ValueError(
+            f"There are {num_sentences} sentences and a classifier of width {width}; at least one of each is needed."
+        )
     impl = _choose(impl, width, embeddings_MD, gate, up, down)
-    if impl == "reference":
-        return reference.language_matching_loss(embeddings_MD, languages_M, gate, up, down, reduction=reduction)
+    wide = torch.float64 if torch.float64 in {t.dtype for t in (embeddings_MD, gate, up, down)} else torch.float32
     with torch.autocast(embeddings_MD.device.type, enabled=False):
-        wide = torch.float64 if torch.float64 in {t.dtype for t in (embeddings_MD, gate, up, down)} else torch.float32
+        if impl == "reference":
+            return reference.language_matching_loss(embeddings_MD, languages_M, gate, up, down, reduction=reduction).to(wide)
         # [2, I, D] -> the rows for e_a, then the rows for e_b.
         halves = [weight.to(wide).unflatten(1, (2, hidden)).transpose(0, 1).flatten(0, 1) for weight in (gate, up)]
         projected_M4I = embeddings_MD.to(wide) @ torch.cat(halves).T

@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .dispatch import INTERPRETED
+from .dispatch import INTERPRETED, on_device
 from .tiles import LANGUAGE_PAIRS, Example, Tile, architecture
 
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -30,7 +30,7 @@ def forward(projected_M4I: torch.Tensor, weight_I: torch.Tensor, languages_M: to
     tile = _tile(width, architecture(projected_M4I.device))
     blocks, strips, strip = _plan(num_sentences, tile, projected_M4I.device)
     partial_SM = projected_M4I.new_empty(strips, num_sentences)
-    if num_sentences:
+    with on_device(projected_M4I):
         language_pairs_forward_kernel[(blocks, strips)](
             _scaled(projected_M4I, weight_I), languages_M, partial_SM, num_sentences, width, strip, **tile.options
         )
@@ -45,7 +45,7 @@ def backward(
     tile = _tile(width, architecture(projected_M4I.device))
     blocks, strips, strip = _plan(num_sentences, tile, projected_M4I.device)
     partial_SM4I = projected_M4I.new_empty(strips, *projected_M4I.shape)
-    if num_sentences:
+    with on_device(projected_M4I):
         language_pairs_backward_kernel[(blocks, strips, 2)](
             grad_M, _scaled(projected_M4I, weight_I), languages_M, partial_SM4I, num_sentences, width, strip, **tile.options
         )
@@ -66,9 +66,9 @@ def _plan(num_sentences: int, tile: Tile, device: torch.device) -> tuple[int, in
     """(blocks of rows, strips, sentences a strip): strips only as far as row blocks alone leave multiprocessors idle."""
     blocks = triton.cdiv(num_sentences, tile.blocks["BLOCK_A"])
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
-    wanted = max(1, min(4 * processors // max(1, blocks), triton.cdiv(num_sentences, 16)))
-    strip = max(1, triton.cdiv(num_sentences, wanted))
-    return blocks, max(1, triton.cdiv(num_sentences, strip)), strip
+    wanted = max(1, min(4 * processors // blocks, triton.cdiv(num_sentences, 16)))
+    strip = triton.cdiv(num_sentences, wanted)
+    return blocks, triton.cdiv(num_sentences, strip), strip
 
 
 # Everything in the kernels is [CHUNKS, BLOCK_A, BLOCK_I], with 1 where a value does not depend on a column or a row: the compiler then

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .dispatch import on_device
 from .tiles import SPAN_MEAN, SPAN_OWNER, Example, Table, architecture
 
 
@@ -18,22 +19,27 @@ def forward(hidden_TD: torch.Tensor, spans_S2: torch.Tensor) -> torch.Tensor:
     if means_SD.numel():
         tile = SPAN_MEAN[architecture(hidden_TD.device)]
         grid = (len(spans_S2), triton.cdiv(width, tile.blocks["BLOCK_D"]))
-        span_mean_forward_kernel[grid](hidden_TD, spans_S2, means_SD, num_tokens, width, *hidden_TD.stride(), **tile.options)
+        with on_device(hidden_TD):
+            span_mean_forward_kernel[grid](hidden_TD, spans_S2, means_SD, num_tokens, width, *hidden_TD.stride(), **tile.options)
     return means_SD
 
 
 def backward(grad_SD: torch.Tensor, spans_S2: torch.Tensor, num_tokens: int) -> torch.Tensor:
     """[S, D] of any strides, [S, 2] contiguous -> [T, D]; every element is written once."""
     num_spans, width = grad_SD.shape
+    if num_spans == 0:
+        return grad_SD.new_zeros(num_tokens, width)
     grad_TD = grad_SD.new_empty(num_tokens, width)
-    if grad_TD.numel():
-        tile = SPAN_MEAN[architecture(grad_SD.device)]
+    if width:
+        arch = architecture(grad_SD.device)
+        tile = SPAN_MEAN[arch]
         owner_T = torch.zeros(num_tokens, dtype=torch.int64, device=grad_SD.device)
-        if num_spans:
-            owner_tile = SPAN_OWNER[architecture(grad_SD.device)]
-            span_owner_kernel[(num_spans,)](spans_S2, owner_T, num_tokens, **owner_tile.options)
         grid = (triton.cdiv(num_tokens, tile.blocks["BLOCK_T"]), triton.cdiv(width, tile.blocks["BLOCK_D"]))
-        span_mean_backward_kernel[grid](grad_SD, spans_S2, owner_T, grad_TD, num_tokens, width, *grad_SD.stride(), **tile.options)
+        with on_device(grad_SD):
+            span_owner_kernel[(num_spans,)](spans_S2, owner_T, num_tokens, **SPAN_OWNER[arch].options)
+            span_mean_backward_kernel[grid](
+                grad_SD, spans_S2, owner_T, grad_TD, num_tokens, width, *grad_SD.stride(), **tile.options
+            )
     return grad_TD
 
 

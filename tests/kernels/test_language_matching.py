@@ -98,6 +98,7 @@ def test_memory_grows_with_sentences_and_not_with_pairs():
         ({"down": torch.randn(1, 4)}, r"down has shape \(1, 4\); it must be \[2, I\] = \[2, 4\]"),
         ({"languages_M": torch.zeros(6, dtype=torch.int64)}, r"languages_M has shape \(6,\); it must be \[5\]"),
         ({"languages_M": torch.zeros(5)}, "languages_M is torch.float32; it must be int32 or int64"),
+        ({"embeddings_MD": torch.zeros(0, 6), "languages_M": torch.zeros(0, dtype=torch.int64)}, "There are 0 sentences"),
         ({"reduction": "avg"}, "reduction is 'avg'; it must be one of 'mean', 'sum', 'none'"),
         ({"impl": "cuda"}, "impl is 'cuda'; it must be one of"),
         ({"impl": "triton"}, "impl='triton' cannot run here: a tensor is on cpu"),

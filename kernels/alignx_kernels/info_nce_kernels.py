@@ -1,0 +1,361 @@
+"""The Triton kernels of InfoNCE; `info_nce_triton` plans and launches them.
+
+Similarities live in the exp2 domain: x_ij = log2(e) * cos(q_i, k_j) / temperature, worked out in fp32 from raw vectors by folding
+log2(e) / (|q_i| |k_j| temperature) into the accumulator. Masks are recomputed from the ids. No atomics and no locks: every value has
+one writer, and partial results are merged in a fixed order, so that results repeat bit for bit.
+
+U = 2 * C * M * D is the cost of one product over a chunk of C rows. Naming: `i_` index of a program, `o_` offsets, `m_` mask, `p_`
+pointer, `b_` block in registers.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from .info_nce_problem import LEFT_OUT as _LEFT_OUT
+from .tiles import Example, Tile, info_nce_tile
+
+LEFT_OUT = tl.constexpr(_LEFT_OUT)
+LOG2_E = tl.constexpr(math.log2(math.e))
+LN_2 = tl.constexpr(math.log(2))
+# |x_ij| <= log2(e) / temperature, for cosines. Up to this bound exp2(x) and sums of 2^40 of them stay far within fp32 without any
+# maximum being subtracted, and one exponential serves the row and the column. Beyond it (temperature < 0.024) each has its own.
+PLAIN_EXP2 = tl.constexpr(60.0)
+# Row tiles that walk through the keys side by side, so that a key tile is found in L2.
+GROUP = tl.constexpr(8)
+
+
+@triton.jit
+def norms_kernel(p_vectors, p_inverse, rows, d, stride_v, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    """1 / |x| of each row, 0 for a zero vector. Floor: reads rows * D elements once."""
+    o_r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    m_r = o_r < rows
+    p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride_v
+    b_squares = tl.zeros([BLOCK_R], tl.float32)
+    for i_d in range(0, d, BLOCK_D):
+        o_d = i_d + tl.arange(0, BLOCK_D)[None, :]
+        b_v = tl.load(p_v + o_d, mask=m_r[:, None] & (o_d < d), other=0).to(tl.float32)  # [BLOCK_R, BLOCK_D]
+        b_squares += tl.sum(b_v * b_v, 1)
+    tl.store(p_inverse + o_r, tl.where(b_squares == 0, 0.0, 1 / tl.sqrt_rn(b_squares)), mask=m_r)
+
+
+@triton.jit
+def dot_tile(
+    queries, keys, o_m, o_n, n, m, d, stride_q, stride_k,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """q_i . k_j for rows o_m and columns o_n, in fp32: [BLOCK_M, BLOCK_N]. What lies outside repeats the last vector."""
+    o_k = tl.arange(0, BLOCK_K)
+    p_q = queries + tl.minimum(o_m, n - 1).to(tl.int64)[:, None] * stride_q + o_k[None, :]
+    p_k = keys + tl.minimum(o_n, m - 1).to(tl.int64)[:, None] * stride_k + o_k[None, :]
+    b_acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for i_k in range(0, d, BLOCK_K):
+        if EVEN_D:
+            b_q = tl.load(p_q)
+            b_k = tl.load(p_k)
+        else:
+            b_q = tl.load(p_q, mask=o_k[None, :] < d - i_k, other=0)
+            b_k = tl.load(p_k, mask=o_k[None, :] < d - i_k, other=0)
+        b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=PRECISION)
+        p_q += BLOCK_K
+        p_k += BLOCK_K
+    return b_acc
+
+
+@triton.jit
+def similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS: tl.constexpr):
+    """x_ij from q_i . k_j, with `LEFT_OUT` for masked negatives and outside the matrix."""
+    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * scale
+    b_col = tl.load(p_inverse_k + o_n, mask=o_n < m, other=0)
+    b_x = b_dot * b_row[:, None] * b_col[None, :]
+    m_x = (o_m < n)[:, None] & (o_n < m)[None, :]
+    if HAS_IDS:
+        b_qid = tl.load(p_query_ids + o_m, mask=o_m < n, other=0)
+        b_kid = tl.load(p_key_ids + o_n, mask=o_n < m, other=0)
+        m_x = m_x & ((b_qid[:, None] != b_kid[None, :]) | (o_m[:, None] == o_n[None, :]))
+    return tl.where(m_x, b_x, LEFT_OUT)
+
+
+@triton.jit
+def tile_position(tiles_m, tiles_n):
+    """Row and column tile of this program: column by column within `GROUP` rows of tiles."""
+    i_p = tl.program_id(0)
+    group_size = GROUP * tiles_n
+    first = (i_p // group_size) * GROUP
+    height = tl.minimum(tiles_m - first, GROUP)
+    return first + (i_p % group_size) % height, (i_p % group_size) // height
+
+
+@triton.jit
+def statistics_kernel(
+    queries, keys, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_rows, p_columns, p_positive,
+    p_slab, row_start, row_end, n, m, d, stride_q, stride_k, slab_scale,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, STORE: tl.constexpr,
+):  # fmt: skip
+    """Per tile: (maximum, sum of exp2(x - maximum)[, sum of exp2(x - maximum) * x]) of each row and, with COLUMNS, each column.
+
+    A chunk holds whole row tiles, except the last, where row_end is n. The sums go to p_rows [2 or 3, column tiles, C] and p_columns [2 or 3, row tiles, N] for `merge_kernel`, the positives x_ii to p_positive
+    [N]. STORE writes
+    slab_scale * exp2(x - row maximum) to p_slab [C, M] for `rescale_kernel`; the rows then never share exp2 with the columns.
+    Floor: U, and one exponential per element (two below temperature 0.024 with COLUMNS); writes C * M elements if STORE.
+    """
+    length = row_end - row_start
+    tiles_m, tiles_n = tl.cdiv(length, BLOCK_M), tl.cdiv(m, BLOCK_N)
+    i_m, i_n = tile_position(tiles_m, tiles_n)
+    o_c = i_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_m = row_start + o_c
+    o_n = i_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    b_dot = dot_tile(queries, keys, o_m, o_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, PRECISION)
+    scale = LOG2_E / tl.load(p_temperature)
+    b_x = similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS)
+    if (i_n * BLOCK_N < row_start + (i_m + 1) * BLOCK_M) & (row_start + i_m * BLOCK_M < (i_n + 1) * BLOCK_N):
+        m_p = (o_m[:, None] == o_n[None, :]) & (o_m < n)[:, None]
+        tl.store(p_positive + o_m, tl.sum(tl.where(m_p, b_x, 0.0), 1), mask=tl.max(m_p.to(tl.int32), 1) > 0)
+
+    if COLUMNS:
+        shared = scale <= PLAIN_EXP2
+        b_row_max = tl.where(shared, 0.0, tl.max(b_x, 1))
+        b_e = tl.exp2(b_x - b_row_max[:, None])
+        store_sums(p_rows, i_n, tiles_n, o_c, length, b_row_max, b_e, b_x, 1, WITH_MEAN)
+        b_col_max = tl.where(shared, 0.0, tl.max(b_x, 0))
+        if not shared:
+            b_e = tl.exp2(b_x - b_col_max[None, :])
+        store_sums(p_columns, i_m, tiles_m, o_n, n, b_col_max, b_e, b_x, 0, WITH_MEAN)
+    else:
+        b_row_max = tl.max(b_x, 1)
+        b_e = tl.exp2(b_x - b_row_max[:, None])
+        store_sums(p_rows, i_n, tiles_n, o_c, length, b_row_max, b_e, b_x, 1, WITH_MEAN)
+        if STORE:
+            m_s = (o_c < length)[:, None] & (o_n < m)[None, :]
+            p_s = p_slab + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
+            tl.store(p_s, (b_e * slab_scale).to(p_slab.dtype.element_ty), mask=m_s)
+
+
+@triton.jit
+def store_sums(p_sums, i_t, tiles, o_x, length, b_max, b_e, b_x, AXIS: tl.constexpr, WITH_MEAN: tl.constexpr):
+    """One tile's entry of the partial sums [2 or 3, tiles, length]."""
+    p_t = p_sums + i_t.to(tl.int64) * length + o_x
+    plane = tiles.to(tl.int64) * length
+    tl.store(p_t, b_max, mask=o_x < length)
+    tl.store(p_t + plane, tl.sum(b_e, AXIS), mask=o_x < length)
+    if WITH_MEAN:
+        tl.store(p_t + 2 * plane, tl.sum(b_e * b_x, AXIS), mask=o_x < length)
+
+
+@triton.jit
+def merge_kernel(p_sums, p_state, tiles, length, stride, CONTINUE: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_L: tl.constexpr):
+    """Merge partial sums [2 or 3, tiles, length] into the state [2 or 3, length] with plane stride `stride`, in the order of tiles.
+
+    CONTINUE adds to the state that is there. Floor: reads 8 or 12 bytes per tile and entry.
+    """
+    o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
+    m_l = o_l < length
+    if CONTINUE:
+        b_max = tl.load(p_state + o_l, mask=m_l, other=LEFT_OUT)
+        b_sum = tl.load(p_state + stride + o_l, mask=m_l, other=0)
+    else:
+        b_max = tl.full([BLOCK_L], LEFT_OUT, tl.float32)
+        b_sum = tl.zeros([BLOCK_L], tl.float32)
+    b_weighted = tl.zeros([BLOCK_L], tl.float32)
+    if WITH_MEAN and CONTINUE:
+        b_weighted = tl.load(p_state + 2 * stride + o_l, mask=m_l, other=0)
+    plane = tiles.to(tl.int64) * length
+    p_t = p_sums + o_l
+    for _ in range(tiles):
+        b_new = tl.load(p_t, mask=m_l, other=LEFT_OUT)
+        b_next = tl.maximum(b_max, b_new)
+        b_old_factor, b_new_factor = tl.exp2(b_max - b_next), tl.exp2(b_new - b_next)
+        b_sum = b_sum * b_old_factor + tl.load(p_t + plane, mask=m_l, other=0) * b_new_factor
+        if WITH_MEAN:
+            b_weighted = b_weighted * b_old_factor + tl.load(p_t + 2 * plane, mask=m_l, other=0) * b_new_factor
+        b_max = b_next
+        p_t += length
+    tl.store(p_state + o_l, b_max, mask=m_l)
+    tl.store(p_state + stride + o_l, b_sum, mask=m_l)
+    if WITH_MEAN:
+        tl.store(p_state + 2 * stride + o_l, b_weighted, mask=m_l)
+
+
+@triton.jit
+def finish_kernel(
+    p_rows, p_columns, p_positive, p_temperature, p_loss, p_row_lse, p_column_lse, p_slope, n,
+    COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """From merged states [2 or 3, N]: loss_i, log2-sums of rows and columns, and d loss_i / d temperature. Floor: a launch."""
+    o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
+    m_l = o_l < n
+    temperature = tl.load(p_temperature)
+    b_positive = tl.load(p_positive + o_l, mask=m_l)
+    b_sum = tl.load(p_rows + n + o_l, mask=m_l, other=1)
+    b_lse = tl.load(p_rows + o_l, mask=m_l) + tl.log2(b_sum)
+    tl.store(p_row_lse + o_l, b_lse, mask=m_l)
+    b_loss = b_lse - b_positive
+    if WITH_MEAN:
+        b_mean = tl.load(p_rows + 2 * n + o_l, mask=m_l) / b_sum
+    if COLUMNS:
+        b_sum = tl.load(p_columns + n + o_l, mask=m_l, other=1)
+        b_lse = tl.load(p_columns + o_l, mask=m_l) + tl.log2(b_sum)
+        tl.store(p_column_lse + o_l, b_lse, mask=m_l)
+        b_loss = 0.5 * (b_loss + (b_lse - b_positive))
+        if WITH_MEAN:
+            b_mean = 0.5 * (b_mean + tl.load(p_columns + 2 * n + o_l, mask=m_l) / b_sum)
+    tl.store(p_loss + o_l, b_loss * LN_2, mask=m_l)
+    if WITH_MEAN:
+        tl.store(p_slope + o_l, (b_positive - b_mean) * LN_2 / temperature, mask=m_l)
+
+
+@triton.jit
+def slab_kernel(
+    queries, keys, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_row_lse, p_column_lse, p_cotangent,
+    p_slab_scale, p_slab, row_start, row_end, n, m, d, stride_q, stride_k,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Slab [C, M]: slab_scale * temperature * d loss / d (q_i . k_j) under the cotangents of the rows.
+
+    The diagonal is subtracted in fp32, before rounding. Floor: U, one exponential per element (two below temperature 0.024 with
+    COLUMNS), and C * M elements written.
+    """
+    tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
+    i_m, i_n = tile_position(tiles_m, tiles_n)
+    o_c = i_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_m = row_start + o_c
+    o_n = i_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    b_dot = dot_tile(queries, keys, o_m, o_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, PRECISION)
+    scale = LOG2_E / tl.load(p_temperature)
+    b_x = similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS)
+
+    b_row_lse = tl.load(p_row_lse + o_m, mask=o_m < n, other=0)
+    b_row_weight = tl.load(p_cotangent + o_m, mask=o_m < n, other=0)
+    if COLUMNS:
+        b_col_lse = tl.load(p_column_lse + o_n, mask=o_n < n, other=0)
+        b_col_weight = tl.load(p_cotangent + o_n, mask=o_n < n, other=0)
+        if scale <= PLAIN_EXP2:
+            b_sum = (b_row_weight * tl.exp2(-b_row_lse))[:, None] + (b_col_weight * tl.exp2(-b_col_lse))[None, :]
+            b_g = 0.5 * tl.exp2(b_x) * b_sum
+        else:
+            b_g = tl.exp2(b_x - b_row_lse[:, None]) * b_row_weight[:, None]
+            b_g += tl.where((o_n < n)[None, :], tl.exp2(b_x - b_col_lse[None, :]), 0.0) * b_col_weight[None, :]
+            b_g *= 0.5
+    else:
+        b_g = tl.exp2(b_x - b_row_lse[:, None]) * b_row_weight[:, None]
+    b_g = tl.where(o_m[:, None] == o_n[None, :], b_g - b_row_weight[:, None], b_g)
+    store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_n, row_end, n, m)
+
+
+@triton.jit
+def rescale_kernel(
+    p_slab, p_sums, p_row_state, p_positive, p_inverse_q, p_inverse_k, p_slab_scale, row_start, row_end, n, m, stored_scale,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TILE_N: tl.constexpr,
+):  # fmt: skip
+    """In place, from what `statistics_kernel` stored to what `slab_kernel` stores for one direction under cotangents of 1.
+
+    TILE_N: column tile of `statistics_kernel`, a multiple of BLOCK_N. The diagonal is worked out from the
+    positives, so that 1 is subtracted before rounding. Floor: reads and writes C * M elements once.
+    """
+    length = row_end - row_start
+    o_c = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    o_m = row_start + o_c
+    o_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    m_c = o_c < length
+    b_lse = tl.load(p_row_state + o_m, mask=m_c, other=0) + tl.log2(tl.load(p_row_state + n + o_m, mask=m_c, other=1))
+    i_t = (tl.program_id(1) * BLOCK_N) // TILE_N
+    b_factor = tl.exp2(tl.load(p_sums + i_t.to(tl.int64) * length + o_c, mask=m_c, other=0) - b_lse) / stored_scale
+    b_positive = tl.load(p_positive + o_m, mask=m_c, other=0)
+    p_s = p_slab + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
+    b_g = tl.load(p_s, mask=m_c[:, None] & (o_n < m)[None, :], other=0).to(tl.float32) * b_factor[:, None]
+    b_g = tl.where(o_m[:, None] == o_n[None, :], (tl.exp2(b_positive - b_lse) - 1)[:, None], b_g)
+    store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_n, row_end, n, m)
+
+
+@triton.jit
+def store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_n, row_end, n, m):
+    """Fold both norms in, round, and write."""
+    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * tl.load(p_slab_scale)
+    b_col = tl.load(p_inverse_k + o_n, mask=o_n < m, other=0)
+    m_s = (o_m < row_end)[:, None] & (o_n < m)[None, :]
+    p_s = p_slab + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
+    tl.store(p_s, (b_g * b_row[:, None] * b_col[None, :]).to(p_slab.dtype.element_ty), mask=m_s)
+
+
+@triton.jit
+def project_kernel(
+    p_raw,
+    p_vectors,
+    p_inverse,
+    p_temperature,
+    p_slab_scale,
+    p_grad,
+    rows,
+    d,
+    stride_v,
+    BLOCK_R: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """Gradient at x from slab @ vectors [rows, D]: remove the part along x, undo slab_scale, divide by the temperature.
+
+    p_grad may be p_raw. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
+    """
+    o_r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    m_r = o_r < rows
+    p_g = p_raw + o_r.to(tl.int64)[:, None] * d
+    p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride_v
+    b_along = tl.zeros([BLOCK_R], tl.float32)
+    for i_d in range(0, d, BLOCK_D):
+        o_d = i_d + tl.arange(0, BLOCK_D)[None, :]
+        m_d = m_r[:, None] & (o_d < d)
+        b_along += tl.sum(tl.load(p_g + o_d, mask=m_d, other=0) * tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32), 1)
+    b_inverse = tl.load(p_inverse + o_r, mask=m_r, other=0)
+    b_along *= b_inverse * b_inverse
+    factor = 1 / (tl.load(p_temperature) * tl.load(p_slab_scale))
+    for i_d in range(0, d, BLOCK_D):
+        o_d = i_d + tl.arange(0, BLOCK_D)[None, :]
+        m_d = m_r[:, None] & (o_d < d)
+        b_v = tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32)
+        b_grad = (tl.load(p_g + o_d, mask=m_d, other=0) - b_v * b_along[:, None]) * factor
+        tl.store(p_grad + o_r.to(tl.int64)[:, None] * d + o_d, b_grad.to(p_grad.dtype.element_ty), mask=m_d)
+
+
+_INPUTS = {
+    **dict.fromkeys(("p_inverse_q", "p_inverse_k", "p_temperature"), "*fp32"),
+    **dict.fromkeys(("p_query_ids", "p_key_ids"), "*i64"),
+    **dict.fromkeys(("row_start", "row_end", "n", "m", "d", "stride_q", "stride_k"), "i32"),
+}
+_CONSTANTS = {"EVEN_D": True, "HAS_IDS": True}
+
+
+def _examples(dtype: str, torch_dtype: torch.dtype, precision: str) -> list[Example]:
+    """All launches at N = M = 65536 for one dtype."""
+    vectors = {"queries": f"*{dtype}", "keys": f"*{dtype}", "p_slab": f"*{dtype}"}
+    constants = {**_CONSTANTS, "PRECISION": precision}
+    sums = dict.fromkeys(("p_rows", "p_columns", "p_positive"), "*fp32")
+
+    def large(arch: int) -> Tile:
+        return info_nce_tile(torch_dtype, 65536, 65536, arch)
+
+    def statistics(name: str, **flags: bool) -> Example:
+        arguments = {**_INPUTS, **vectors, **sums, "slab_scale": "fp32"}
+        absent = {"p_columns": None} if not flags["COLUMNS"] else {}
+        absent |= {"p_slab": None} if not flags["STORE"] else {}
+        return Example(
+            f"statistics {name} {dtype}",
+            statistics_kernel,
+            {name: kind for name, kind in arguments.items() if name not in absent},
+            {**constants, **flags, **absent},
+            large,
+            uses_dot=True,
+        )
+
+    def slab(name: str, columns: bool) -> Example:
+        arguments = {**_INPUTS, **vectors, **dict.fromkeys(("p_row_lse", "p_column_lse", "p_cotangent", "p_slab_scale"), "*fp32")}
+        return Example(f"slab {name} {dtype}", slab_kernel, arguments, {**constants, "COLUMNS": columns}, large, uses_dot=True)
+
+    return [
+        statistics("both", COLUMNS=True, WITH_MEAN=True, STORE=False),
+        statistics("one stored", COLUMNS=False, WITH_MEAN=True, STORE=True),
+        slab("both", True),
+        slab("one", False),
+    ]

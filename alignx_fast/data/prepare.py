@@ -93,8 +93,8 @@ def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase,
         "ends_with": tokenizer.decode([closing_id(tokenizer, template)]),
         "seconds": round(time.monotonic() - began, 1),
     }
-    train.save_to_disk(str(folder / "train"))
-    dev.save_to_disk(str(folder / "dev"))
+    _save(train, folder / "train")
+    _save(dev, folder / "dev")
     (folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
     (folder / "eval_meanings.json").write_text(
         json.dumps([asdict(meaning) for meaning in found.evaluation], ensure_ascii=False), encoding="utf-8"
@@ -105,6 +105,17 @@ def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase,
             for row in listed:
                 line = {"where": row.where, "reason": str(row.reason), "text": row.text[:400]}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _save(data: datasets.Dataset, folder: Path) -> None:
+    """Write without the library's own progress bars."""
+    were_off = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        data.save_to_disk(str(folder))
+    finally:
+        if not were_off:
+            datasets.enable_progress_bars()
 
 
 class _Encoder:

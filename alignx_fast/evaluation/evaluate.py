@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.languages import check_language
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.encode import Sentence, layer_vectors, present, tokenise
@@ -48,7 +49,11 @@ def evaluate(
         UserError: no held-out sentence has text in any of the languages.
     """
     started, say = time.monotonic(), progress or (lambda words: None)
-    asked = list(languages) if languages is not None else sorted({code for meaning in meanings for code in meaning.texts})
+    asked = (
+        list(dict.fromkeys(map(check_language, languages)))
+        if languages is not None
+        else sorted({code for meaning in meanings for code in meaning.texts})
+    )
     meanings = sorted(meanings, key=lambda meaning: -sum(code in meaning.texts for code in asked))[: settings.sentences]
     codes = [code for code in asked if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
     if not codes:

@@ -6,6 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.languages import check_language
 from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
@@ -15,10 +16,11 @@ from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
 def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """(source, target) for every direction to score, and a note for each one that is asked for and cannot be scored."""
     if settings.translation_directions is None:
-        if settings.pivot not in languages:
-            return [], [f"No translation scores: no held-out sentences in the pivot language {settings.pivot}."]
-        others = [language for language in languages if language != settings.pivot]
-        return [pair for other in others for pair in ((settings.pivot, other), (other, settings.pivot))], []
+        pivot = check_language(settings.pivot)
+        if pivot not in languages:
+            return [], [f"No translation scores: no held-out sentences in the pivot language {pivot}."]
+        others = [language for language in languages if language != pivot]
+        return [pair for other in others for pair in ((pivot, other), (other, pivot))], []
     known = {f"{source}-{target}": (source, target) for source in languages for target in languages if source != target}
     missing = [direction for direction in settings.translation_directions if direction not in known]
     return (

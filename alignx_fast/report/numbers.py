@@ -129,6 +129,8 @@ def training(run: Run) -> list[dict[str, Any]]:
         if lines := run.steps(stage):
             dev = [line["dev_loss"] for line in run.dev(stage) if isinstance(line.get("dev_loss"), int | float)]
             speeds = list(values(lines, "tokens_per_second"))
+            before = run.log[: run.log.index(lines[0])]  # the clock of the log runs on from stage to stage
+            started = max(values([line for line in before if line.get("stage") != stage], "time"), default=0.0)
             times, epochs = list(values(lines, "time")), list(values(lines, "epoch"))
             memory, losses = list(values(lines, "memory_gib")), list(values(lines, "loss"))
             rows.append(
@@ -136,7 +138,7 @@ def training(run: Run) -> list[dict[str, Any]]:
                     "stage": label,
                     "steps": lines[-1]["step"],
                     "epochs": cell(epochs[-1] if epochs else None, decimal),
-                    "minutes": cell(times[-1] / 60 if times else None, decimal),
+                    "minutes": cell((times[-1] - started) / 60 if times else None, decimal),
                     "speed": cell(statistics.median(speeds) if speeds else None, lambda value: f"{value:,.0f}"),
                     "memory": cell(max(memory) if memory else None, decimal),
                     "loss": change(losses),

@@ -1,12 +1,12 @@
 """Run folder -> report.html: one page without scripts that refers to nothing outside itself."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from alignx_fast.files import write_text
 from alignx_fast.report import figures, numbers
 from alignx_fast.report.read import MOMENTS, STAGES, Run, read_run
 
@@ -30,9 +30,7 @@ def write_report(run_folder: Path) -> Path:
     )
     page = environment.get_template("page.html.j2").render(**content(run))
     path = run.folder / "report.html"
-    partial = path.with_suffix(".html.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, page)
     return path
 
 
@@ -118,34 +116,49 @@ def svg(panels: list[str]) -> list[Markup]:
     return [Markup(panel) for panel in panels]
 
 
-def split(summary: dict[str, Any]) -> tuple[list[tuple[str, Any]], list[tuple[str, list[str], list[list[Any]]]]]:
-    """A data summary as single facts and as tables (title, headings, rows)."""
-    facts, tables = [], []
+def split(summary: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str], list[list[str]]]]]:
+    """A data summary as single facts and as tables (title, headings, rows), whatever it counts."""
+    sides = {side: counts for side in ("train", "dev") if isinstance(counts := summary.get(side), dict)}
+    facts, tables = [], [across("counts", sides, by="column")] if sides else []
     for key, value in summary.items():
-        title = key.replace("_", " ")
-        if not isinstance(value, dict):
-            facts.append((title, ", ".join(map(str, value)) if isinstance(value, list) else plain(value)))
-        elif any(isinstance(inner, dict) for inner in value.values()):
-            columns = list(dict.fromkeys(column for inner in value.values() if isinstance(inner, dict) for column in inner))
-            rows = [[name, *(plain(inner.get(column, "—")) for column in columns)] for name, inner in value.items()]
-            tables.append((title, [column.replace("_", " ") for column in columns], rows))
-        else:
-            tables.append((title, ["rows"], [[name, plain(count)] for name, count in value.items()]))
+        if not isinstance(value, dict) and key != "stage":
+            facts.append((spaced(key), plain(value)))
+        elif isinstance(value, dict) and key not in sides:
+            nested = any(isinstance(inner, dict) for inner in value.values())
+            tables.append(across(spaced(key), value if nested else {"rows": value}, by="row" if nested else "column"))
     return facts, tables
 
 
+def across(title: str, groups: dict[str, dict[str, Any]], *, by: str) -> tuple[str, list[str], list[list[str]]]:
+    """Counts by group and name as (title, headings, rows): a group is a row or a column."""
+    names = list(dict.fromkeys(name for counts in groups.values() for name in counts))
+    if by == "row":
+        rows = [[group, *(plain(counts.get(name)) for name in names)] for group, counts in groups.items()]
+        return title, [spaced(name) for name in names], rows
+    return title, list(groups), [[spaced(name), *(plain(counts.get(name)) for counts in groups.values())] for name in names]
+
+
+def spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def plain(value: Any) -> str:
-    """A number with separated thousands, anything else as it is."""
+    """A number with separated thousands, a list in a row, anything else as it is."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "—" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested dicts as (dotted name, value)."""
     items: list[tuple[str, str]] = []
     for key, value in tree.items():
-        items += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, str(value))]
+        if isinstance(value, dict):
+            items += flat(value, f"{prefix}{key}.")
+        else:
+            items.append((prefix + key, plain(value)))
     return items
 
 

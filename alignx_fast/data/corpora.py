@@ -13,7 +13,7 @@ from typing import Any
 
 from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.hub import hub_records
-from alignx_fast.data.languages import check_language
+from alignx_fast.data.languages import NAMES, check_language
 from alignx_fast.data.lines import Record, aligned_records, jsonl_records, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
@@ -153,10 +153,9 @@ def _fixed_language(source: ParallelSource, name: str, side: int) -> str | None:
     code = getattr(source, name)
     if code is None and source.target_path is not None:
         ending = Path([source.path, source.target_path][side].removesuffix(".gz")).suffix.lstrip(".")
-        try:
-            return check_language(ending)
-        except UserError:
-            raise UserError(f"{source.path}: line-aligned files do not say their languages. Set {name}.") from None
+        if ending not in NAMES:  # not check_language: "txt" is a language of Papua
+            raise UserError(f"{source.path}: line-aligned files do not say their languages. Set src_lang and tgt_lang.")
+        return ending
     return None if code is None else _language(code, source.path)
 
 
@@ -175,11 +174,9 @@ def _multiway(
     # None marks a language that the row lacks: Hugging Face fills such columns up.
     clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items() if text is not None}
     if None not in fixed:
-        for lang in fixed:
-            if lang not in clean:
-                yield Dropped(Reason.EMPTY, f"no text in {lang}", where)
-                return
-        clean = {lang: clean[lang] for lang in fixed}
+        src_lang, tgt_lang = fixed
+        yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
+        return
     group = _group(row) or (f"{where.rpartition(':')[0]}#{row['id']}" if "id" in row else where)
     yield from _ring_pairs(clean, wanted, group=group, where=where)
 
@@ -255,9 +252,9 @@ def _language(code: Any, where: str) -> str:
 
 def _no_column(name: str, record: dict[str, Any], where: str) -> str:
     known = {"src": "source", "tgt": "target", "src_lang": "source_lang", "tgt_lang": "target_lang", "output": "response"}
-    near = difflib.get_close_matches(name, record, n=1, cutoff=0.5) or difflib.get_close_matches(
-        known.get(name, name), record, n=1
-    )
+    candidates = [key for key in record if key not in known]
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    near = near or difflib.get_close_matches(known.get(name, name), candidates, n=1)
     if name.endswith("_lang") and not near:
         return f"{where} does not say its languages. Set {name} of this source, or add a column `{name}`."
     hint = (

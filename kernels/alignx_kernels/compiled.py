@@ -55,7 +55,16 @@ def examples() -> list[Example]:
 
 
 def compile_example(example: Example, arch: int) -> Report:
-    """Compile one kernel for one architecture; takes seconds the first time, then Triton's disk cache answers."""
+    """Compile one kernel for one architecture and read what became of it."""
+    tile = example.tile(arch)
+    binary = build(example, arch)
+    registers, stack = resource_usage(binary.asm["cubin"])
+    instruction = next((known for known in TENSOR_CORE_INSTRUCTIONS if known in binary.asm["ptx"]), None)
+    return Report(example.name, arch, tile, registers, stack, binary.metadata.shared, instruction)
+
+
+def build(example: Example, arch: int):
+    """Triton's compiled kernel; takes seconds the first time, then Triton's disk cache answers."""
     tile = example.tile(arch)
     constants = {**example.constants, **tile.blocks}
     names = example.kernel.arg_names
@@ -74,10 +83,7 @@ def compile_example(example: Example, arch: int) -> Report:
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={index: [["tt.divisibility", 16]] for index in aligned},
     )
-    binary = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=tile.compiler_options)
-    registers, stack = resource_usage(binary.asm["cubin"])
-    instruction = next((known for known in TENSOR_CORE_INSTRUCTIONS if known in binary.asm["ptx"]), None)
-    return Report(example.name, arch, tile, registers, stack, binary.metadata.shared, instruction)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=tile.compiler_options)
 
 
 def resource_usage(cubin: bytes) -> tuple[int, int]:

@@ -6,7 +6,9 @@ gate [e_a ; e_b] = gate_1 e_a + gate_2 e_b, the same for up, and the loss needs 
     loss_ab = softplus(-z_ab) if a and b share a language, else softplus(z_ab)
 
 so each sentence is projected once, by one library product, and only z_ab is worked out pair by pair. Autograd carries the
-gradients through the projection; the pairs are one operator, `language_pairs`.
+gradients through the projection; the pairs are one operator, `language_pairs`. The product is in fp32, on a GPU at the precision
+of `torch.set_float32_matmul_precision`: with "high" it runs on tensor cores, in which embeddings and weights in bf16 or fp16
+are exact, and only gradients are rounded, to 10 bits.
 
 Shape legend: M sentences, D hidden width, I classifier width, 4I = [ga | gb | ua | ub].
 """

@@ -5,7 +5,8 @@ sentences one by one. Forward sweeps all b for every a. Backward runs twice in o
 each sweep needs z of a pair before its gradient, and finds both from one evaluation of silu, still in registers.
 
 Floors: silu takes two special-function operations (ex2 and rcp), so forward costs 2 M^2 I of them and backward 4 M^2 I, at 16 a
-clock and multiprocessor. The softplus or sigmoid of a pair is worked out by each of the 8 threads that share a row: 8 / I on top.
+clock and multiprocessor. What a pair needs once is worked out by each of the 8 threads that share a row: 8 / I on top for the
+sigmoid in backward, 4 / I for the softplus in forward, whose logarithm is a polynomial.
 The fp32 operations, 6 an element forward and 11 backward, stay below that floor at 128 a clock; at the 64 a clock of sm_80 backward
 is bound by them (22 clocks against 16 for a warp's element). Hence the scaling of the projections before the kernels.
 """

@@ -14,7 +14,8 @@ def span_mean(hidden_TD: torch.Tensor, spans_S2: torch.Tensor, *, impl: str | No
     disjoint, on the same device or in CPU memory. Returns [S, D] in the dtype of `hidden_TD`. Spans get no gradient.
 
     Spans in CPU memory are checked at every call. Spans on a GPU are never read by the host: there an empty or out-of-range span
-    gives a row of NaN, and a token that two spans share gets a gradient of NaN. No access leaves `hidden_TD` in either case.
+    gives a row of NaN, and a token that two spans share gets a gradient of NaN. No access leaves `hidden_TD` in either case. (Only
+    fp64, and other implementations than "triton", copy them to the host, and wait for it.)
 
     Raises: ValueError for a wrong shape, dtype or device, for an `impl` that cannot run, and for bad spans in CPU memory.
     Source: AlignX (arXiv 2509.24338), the sentence representations of L_ctr and L_lam.

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton runs on Linux only")
 
-from alignx_kernels.compiled import compile_example, examples
+from alignx_kernels.compiled import build, compile_example, examples
 from alignx_kernels.tiles import ARCHITECTURES, SHARED_MEMORY
 
 EXAMPLES = examples()
@@ -29,6 +30,17 @@ def test_fits_the_card_without_spills(example, arch):
         # fp32 is multiplied exactly, which tensor cores do not do.
         is_exact = example.constants.get("INPUT_PRECISION") == "ieee"
         assert report.instruction == (None if is_exact else TENSOR_CORES[arch])
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: f"sm_{arch}")
+@pytest.mark.parametrize(("kernel", "per_pair"), [("forward", {"ex2": 1}), ("backward", {"ex2": 1, "rcp": 1})])
+def test_language_matching_spends_two_special_functions_a_pair_and_column(kernel, per_pair, arch):
+    (example,) = [example for example in EXAMPLES if example.name == f"language_pairs_{kernel} I=128"]
+    ptx = build(example, arch).asm["ptx"]
+    columns = 16  # of one pair, in a thread: 16 rows of 128 columns over 128 threads
+    expected = {name: columns + per_pair.get(name, 0) for name in ("ex2", "rcp")}
+    assert {name: ptx.count(f"{name}.approx") for name in expected} == expected
+    assert not re.search(r"\bdiv\.\w+\.f32|\b(lg2|tanh|sqrt|rsqrt|sin|cos)\.", ptx)
 
 
 def test_every_kernel_of_the_package_has_an_example():

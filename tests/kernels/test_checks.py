@@ -1,0 +1,58 @@
+"""What every door shares: choice of implementation, validation, launch settings."""
+
+import pytest
+import torch
+from alignx_kernels import checks, dispatch, tiles
+
+
+def test_cpu_tensors_run_chunked_unless_told_otherwise():
+    tensor = torch.randn(2)
+    assert dispatch.choose(None, tensor) == "chunked"
+    assert dispatch.choose("reference", tensor) == "reference"
+
+
+def test_the_interpreter_takes_cpu_tensors_but_not_fp64(monkeypatch):
+    monkeypatch.setattr(dispatch, "INTERPRETED", True)
+    assert dispatch.choose(None, torch.randn(2), torch.arange(2)) == "triton"
+    assert dispatch.choose(None, torch.randn(2).double()) == "chunked"
+    with pytest.raises(ValueError, match=r"a tensor is torch.float64; cast it to bfloat16, float16 or float32"):
+        dispatch.choose("triton", torch.randn(2).double())
+
+
+def test_without_triton_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(dispatch, "HAS_TRITON", False)
+    assert dispatch.choose(None, torch.randn(2)) == "chunked"
+    with pytest.raises(ValueError, match=r"triton is not installed; `pip install triton`"):
+        dispatch.choose("triton", torch.randn(2))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_temperature_is_positive_and_finite(temperature):
+    with pytest.raises(ValueError, match=rf"temperature is {temperature}; it must be a positive number"):
+        checks.check_temperature(temperature)
+
+
+def test_a_temperature_tensor_has_one_floating_point_element():
+    checks.check_temperature(torch.tensor([[0.1]]))
+    for wrong in (torch.tensor([0.1, 0.2]), torch.tensor(1)):
+        with pytest.raises(ValueError, match="it must be a number or a floating-point tensor of one element"):
+            checks.check_temperature(wrong)
+
+
+@pytest.mark.parametrize(
+    ("capability", "arch"),
+    [
+        ((7, 5), 80),
+        ((8, 0), 80),
+        ((8, 6), 86),
+        ((8, 7), 86),
+        ((8, 9), 89),
+        ((9, 0), 90),
+        ((10, 0), 100),
+        ((10, 3), 100),
+        ((12, 1), 120),
+    ],
+)
+def test_an_unknown_card_takes_the_settings_of_the_next_older_one(monkeypatch, capability, arch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert tiles.architecture(torch.device("cuda")) == arch

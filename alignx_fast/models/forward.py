@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from alignx_fast.errors import UserError
 from alignx_fast.models.attention import block_mask, use_ordinary_attention, use_packed_attention
 from alignx_fast.models.capture import body, causal_model
+from alignx_fast.models.fused import fused_cross_entropy, fuses_head
 
 LOGITS_PER_CHUNK = 1 << 25
 """Logits computed at once: 128 MiB in fp32."""
@@ -59,7 +60,7 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
 
 
 def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
-    """Sum of next-token cross entropies, in at least fp32; logits exist for one chunk of tokens at a time.
+    """Sum of next-token cross entropies, in at least fp32; logits exist for one chunk of tokens at a time, by a fused kernel on a GPU.
 
     Args:
         hidden_TD: last hidden state.
@@ -69,8 +70,11 @@ def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.T
     kept = (labels_T[1:] != -100).nonzero().squeeze(1)
     hidden_KD, labels_K = hidden_TD[kept], labels_T[1:][kept]
     wide = torch.promote_types(hidden_TD.dtype, torch.float32)
-    vocabulary = causal_model(model).config.get_text_config().vocab_size
-    chunk = max(1, LOGITS_PER_CHUNK // vocabulary)
+    head, config = head_module(model), causal_model(model).config.get_text_config()
+    if hidden_TD.is_cuda and wide == torch.float32 and len(kept) and fuses_head(head, config):
+        assert isinstance(head, nn.Linear)
+        return fused_cross_entropy(head, hidden_KD, labels_K, getattr(config, "final_logit_softcapping", None))
+    chunk = max(1, LOGITS_PER_CHUNK // config.vocab_size)
 
     def chunk_loss(hidden_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(head_logits(model, hidden_CD).to(wide), labels_C, reduction="sum")

@@ -16,11 +16,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignx_fast.config import ModelSettings
+from alignx_fast.config import LoraSettings, ModelSettings
 from alignx_fast.errors import UserError
 from alignx_fast.models import attention
 from alignx_fast.models.capture import num_layers
 from alignx_fast.models.check import check_packed_forward
+from alignx_fast.models.checkpointing import checkpoint_layers
+from alignx_fast.models.fused import fuse_layers
 
 
 def device() -> torch.device:
@@ -137,23 +139,26 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
         raise UserError(f"Cannot load model {path!r}: {_first_line(error)}") from None
     attention.select(settings.attention, compute_dtype() if device().type == "cuda" else weight_dtype(settings))
     attention.use_packed_attention(model)
+    fuse_layers(model)
     check_packed_forward(model)
+    checkpoint_layers(model, settings)
     if settings.tuning == "full":
         return model
     if adapter is not None:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    lora = settings.lora
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            use_rslora=lora.rslora,
-            use_dora=lora.dora,
-            task_type="CAUSAL_LM",
-        ),
+    return get_peft_model(model, lora_config(settings.lora))
+
+
+def lora_config(lora: LoraSettings) -> LoraConfig:
+    """The adapters' settings as peft takes them."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        task_type="CAUSAL_LM",
     )
 
 

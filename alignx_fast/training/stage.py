@@ -1,7 +1,6 @@
 """One stage of training, from settings to a saved model: `align`, its control `ntp_only`, or `instruct`."""
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -98,8 +97,7 @@ def run_stage(
         callbacks=[RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1), progress],
     )
     try:
-        with _offload(settings):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.state.global_step % trainer.args.eval_steps:
             trainer.evaluate()
     finally:
@@ -110,9 +108,3 @@ def run_stage(
     trainer.model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     partial.rename(folder / "model")
-
-
-def _offload(settings: Settings) -> AbstractContextManager:
-    if settings.model.offload_checkpoints and torch.cuda.is_available():
-        return torch.autograd.graph.save_on_cpu(pin_memory=True)
-    return nullcontext()

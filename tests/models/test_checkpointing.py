@@ -1,0 +1,99 @@
+"""Activation checkpointing changes memory, never a gradient."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from support.tiny_models import FAMILIES, random_rows, tiny_model
+from torch import nn
+
+from alignx_fast.config import LoraSettings, ModelSettings
+from alignx_fast.data.packing import pack
+from alignx_fast.errors import UserError
+from alignx_fast.models.checkpointing import checkpoint_layers
+from alignx_fast.models.forward import next_token_loss
+from alignx_fast.models.load import lora_config
+from alignx_fast.training.objective import forward_pooled
+
+
+def build(family: str, tuning: str, checkpointing: bool | int) -> nn.Module:
+    model = tiny_model(family)
+    checkpoint_layers(model, ModelSettings(gradient_checkpointing=checkpointing))
+    if tuning == "full":
+        return model.train()
+    torch.manual_seed(1)
+    # Dropout on purpose: the recomputed layer must draw the same mask.
+    peft_model = get_peft_model(model, lora_config(LoraSettings(rank=4, dropout=0.25)))
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()  # B starts at zero, which would hide the gradient of A
+    return peft_model.train()
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
+    torch.manual_seed(2)
+    hidden_TD, pooled = forward_pooled(model, batch, 2, matching=True)
+    loss = next_token_loss(model, hidden_TD, batch.labels[0])
+    for vectors in (pooled.sources_ND, pooled.targets_ND, pooled.matching_MD):
+        loss = loss + (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(3))).sum()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("checkpointing", [True, 2], ids=["every_layer", "every_second"])
+def test_gradients_are_those_without_checkpoints(tuning: str, checkpointing: bool | int) -> None:
+    expected = gradients(build("llama", tuning, False))
+    found = gradients(build("llama", tuning, checkpointing))
+    assert expected.keys() == found.keys()
+    assert all(gradient.abs().max() > 0 for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_checkpoints(family: str) -> None:
+    expected, found = (gradients(build(family, "full", checkpointing)) for checkpointing in (False, True))
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(("checkpointing", "forwards"), [(False, [1, 1, 1]), (True, [2, 2, 2]), (2, [2, 1, 2])])
+def test_chosen_layers_run_twice_and_their_hooks_once(checkpointing: bool | int, forwards: list[int]) -> None:
+    model = build("llama", "full", checkpointing)
+    ran, hooked = [0, 0, 0], [0, 0, 0]
+
+    def count(i: int) -> None:
+        layer = model.model.layers[i]
+        layer.mlp.register_forward_pre_hook(lambda *_: ran.__setitem__(i, ran[i] + 1))
+        layer.register_forward_hook(lambda *_: hooked.__setitem__(i, hooked[i] + 1))
+
+    for i in range(3):
+        count(i)
+    gradients(model)
+    assert ran == forwards
+    assert hooked == [1, 1, 1]
+
+
+def test_offload_without_checkpoints_is_refused() -> None:
+    with pytest.raises(UserError, match="gradient_checkpointing true"):
+        checkpoint_layers(tiny_model(), ModelSettings(offload_checkpoints=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_offloaded_checkpoints_give_the_same_gradients() -> None:
+    found = []
+    for settings in (
+        ModelSettings(gradient_checkpointing=True),
+        ModelSettings(gradient_checkpointing=True, offload_checkpoints=True),
+    ):
+        model = tiny_model().cuda().train()
+        checkpoint_layers(model, settings)
+        (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
+        batch = batch.to("cuda")
+        next_token_loss(model, forward_pooled(model, batch, 2, matching=False)[0], batch.labels[0]).backward()
+        found.append([p.grad for p in model.parameters()])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second)

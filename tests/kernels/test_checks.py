@@ -1,5 +1,8 @@
 """What every door shares: choice of implementation, validation, launch settings."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from alignx_kernels import checks, dispatch, tiles
@@ -56,3 +59,21 @@ def test_a_temperature_tensor_has_one_floating_point_element():
 def test_an_unknown_card_takes_the_settings_of_the_next_older_one(monkeypatch, capability, arch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert tiles.architecture(torch.device("cuda")) == arch
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None  # import fails, as on a system Triton does not support
+import torch
+from alignx_kernels import info_nce_loss, language_matching_loss, span_mean
+rows = torch.randn(6, 4, requires_grad=True)
+means = span_mean(rows, torch.tensor([(0, 2), (3, 6)]))
+loss = info_nce_loss(means, means.flip(0))
+loss += language_matching_loss(means, torch.arange(2), torch.randn(3, 8), torch.randn(3, 8), torch.randn(2, 3))
+loss.backward()
+assert rows.grad.abs().sum() > 0
+"""
+
+
+def test_everything_runs_where_triton_is_missing():
+    subprocess.run([sys.executable, "-c", WITHOUT_TRITON], check=True)

@@ -18,8 +18,9 @@ def test_forward_and_gradients_match_fp64(sentences, hidden, width, reduction):
     check(*problem(sentences, hidden, width), "triton", reduction, EPSILON)
 
 
-def test_half_precision_inputs_are_computed_in_fp32():
-    leaves, labels = problem(21, 16, 40, torch.float16)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_half_precision_inputs_are_computed_in_fp32(dtype):
+    leaves, labels = problem(21, 16, 40, dtype)
     check(leaves, labels, "triton", "sum", EPSILON)
     loss = language_matching_loss(leaves[0], labels, *leaves[1:], impl="triton")
     exact = language_matching_loss(leaves[0].double(), labels, *[leaf.double() for leaf in leaves[1:]], impl="reference")

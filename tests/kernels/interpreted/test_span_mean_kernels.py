@@ -1,18 +1,31 @@
 """The span pooling kernels in Triton's interpreter, against fp64."""
 
+from itertools import accumulate
+
 import pytest
 import torch
 from alignx_kernels import span_mean, span_mean_triton
 from alignx_kernels.span_mean import span_mean_backward
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from span_problem import SPANS, check, hidden_states
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "sliced"])
 @pytest.mark.parametrize(("tokens", "width"), [(62, 1), (65, 37), (70, 700)], ids=["D1", "D37", "D700"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=["fp32", "fp16", "bf16"])
 def test_means_and_gradient_match_fp64(tokens, width, layout, dtype):
     spans_S2 = torch.tensor(SPANS, dtype=torch.int32 if layout == "sliced" else torch.int64)
     check(hidden_states(tokens, width, dtype, layout), spans_S2, "triton", epsilon=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=12), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_any_disjoint_spans(steps, width, random):
+    bounds = list(accumulate(steps))
+    spans = list(zip(bounds[::2], bounds[1::2], strict=False))
+    random.shuffle(spans)
+    check(hidden_states(bounds[-1], width, torch.float32), torch.tensor(spans), "triton", epsilon=1e-7)
 
 
 def test_gradient_is_zero_outside_the_spans_and_takes_strided_cotangents():

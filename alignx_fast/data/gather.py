@@ -240,15 +240,20 @@ def _add_instruct(found: Gathered, split: _Split, rows: list[Instruction], setti
     n_meanings = int(meanings.max()) + 1 if rows else 0
     tied = np.zeros(n_meanings, dtype=bool)
     tied[[m for row, m in zip(rows, meanings.tolist(), strict=True) if not held_out.isdisjoint(instruction_keys(row))]] = True
+    # An answer that the translations train on would be known beforehand.
+    trained = {normalise(text) for pair in split.train for text in (pair.src, pair.tgt)} if rows and share > 0 else set()
+    allowed = np.ones(n_meanings, dtype=bool)
+    allowed[[m for row, m in zip(rows, meanings.tolist(), strict=True) if normalise(row.output) in trained]] = False
     budget = max(1, round(_dev_budget(len(rows), settings.data.dev_pairs) * (1 - share)))
-    in_dev = _draw(np.bincount(meanings, minlength=n_meanings), np.ones(n_meanings, dtype=bool), budget, settings.seed)
+    in_dev = _draw(np.bincount(meanings, minlength=n_meanings), allowed, budget, settings.seed)
     train = [i for i, m in enumerate(meanings.tolist()) if not in_dev[m] and not tied[m]]
     dev = [i for i, m in enumerate(meanings.tolist()) if in_dev[m]]
 
     n_pairs = len(split.train) * (2 if settings.data.both_directions else 1)
-    n_translation = n_pairs if share == 1 else min(n_pairs, round(len(train) * share / (1 - share)))
-    if share > 0 and n_pairs and len(train) > (most := round(n_translation * (1 - share) / share)):
-        train = sorted(np.random.default_rng((settings.seed, 3)).choice(train, most, replace=False).tolist())
+    n_translation = n_pairs if share == 1 else round(len(train) * share / (1 - share))
+    if n_translation > n_pairs > 0:
+        n_translation, n_train = n_pairs, round(n_pairs * (1 - share) / share)
+        train = sorted(np.random.default_rng((settings.seed, 3)).choice(train, n_train, replace=False).tolist())
     n_dev = len(split.dev) if share == 1 else round(len(dev) * share / (1 - share))
     _add_pairs(found, split, settings, n_train=n_translation, n_dev=n_dev)
     for chosen, target, numbers in ((train, found.train, found.train_meanings), (dev, found.dev, found.dev_meanings)):

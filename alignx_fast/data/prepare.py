@@ -19,7 +19,7 @@ from alignx_fast.config import Settings, Stage
 from alignx_fast.data.cache import building, fingerprint
 from alignx_fast.data.gather import Gathered, gather
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
-from alignx_fast.data.spans import Example, bos_ids, closing_id, encode_rows
+from alignx_fast.data.spans import Example, bos_ids, closing_id, encode_batches
 from alignx_fast.data.templates import Rendered, Template, choose
 from alignx_fast.errors import UserError
 
@@ -128,9 +128,11 @@ class _Encoder:
         """Tokenise all rows in batches; those that cannot be used go to `dropped`."""
         columns = _Columns()
         batches = range(0, len(rows), ROWS_PER_BATCH)
-        for at in track(batches, title, console=Console(stderr=True), transient=True, disable=len(batches) < 4):
+        rendered = ([self._render(row) for row in rows[at : at + ROWS_PER_BATCH]] for at in batches)
+        encoded = zip(batches, encode_batches(self.tokenizer, self.template, rendered, self.max_length), strict=True)
+        hidden = len(batches) < 4
+        for at, examples in track(encoded, title, len(batches), console=Console(stderr=True), transient=True, disable=hidden):
             some = rows[at : at + ROWS_PER_BATCH]
-            examples = encode_rows(self.tokenizer, self.template, [self._render(row) for row in some], self.max_length)
             for row, meaning, example in zip(some, meanings[at : at + ROWS_PER_BATCH], examples, strict=True):
                 if isinstance(example, Dropped):
                     dropped.append(Dropped(example.reason, _text_of(row), row.where))

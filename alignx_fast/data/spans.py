@@ -4,7 +4,8 @@ Spans follow from the tokenizer's own map of characters to tokens: a token belon
 its characters. Tokenising the parts one by one would give other tokens at their borders.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypedDict
 
@@ -43,12 +44,31 @@ def encode_rows(
     Raises:
         UserError: the tokenizer is not a fast one, or has no end-of-sequence token.
     """
-    begin = bos_ids(tokenizer)
+    return next(encode_batches(tokenizer, template, [rows], max_length))
+
+
+def encode_batches(
+    tokenizer: PreTrainedTokenizerBase, template: Template, batches: Iterable[Sequence[Rendered]], max_length: int
+) -> Iterator[list[Example | Dropped]]:
+    """`encode_rows` for each batch in turn; the Rust core works on the next batch while Python finishes the last one."""
+    begin, unknown = bos_ids(tokenizer), tokenizer.unk_token_id
     end = [eos_id(tokenizer)] if _end_of_turn(tokenizer, template) is None else []
-    unknown = tokenizer.unk_token_id
-    texts = [row.text for row in rows]
-    encodings = _encode(tokenizer, texts, read_special_tokens=template.special_tokens is not None)
-    return [_example(encoding, row, begin, end, unknown, max_length) for encoding, row in zip(encodings, rows, strict=True)]
+
+    def tokenise(rows: Sequence[Rendered]) -> list[Encoding]:
+        return _encode(tokenizer, [row.text for row in rows], read_special_tokens=template.special_tokens is not None)
+
+    def finish(rows: Sequence[Rendered], tokenised: Future[list[Encoding]]) -> list[Example | Dropped]:
+        pairs = zip(tokenised.result(), rows, strict=True)
+        return [_example(encoding, row, begin, end, unknown, max_length) for encoding, row in pairs]
+
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        ahead = None
+        for rows in batches:
+            now, ahead = ahead, (rows, worker.submit(tokenise, rows))
+            if now is not None:
+                yield finish(*now)
+        if ahead is not None:
+            yield finish(*ahead)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Example]:

@@ -1,0 +1,253 @@
+"""The whole way: what is kept, what is dropped and why, a split that cannot leak, both stages in step."""
+
+import json
+from collections import Counter
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.tokenizers import CHATML, SENTENCES, build_tokenizer
+
+from alignx_fast.config import Settings
+from alignx_fast.data.dedupe import instruction_keys, normalise, pair_keys, task_keys
+from alignx_fast.data.gather import gather, training_texts
+from alignx_fast.data.packing import fill, pack
+from alignx_fast.data.prepare import lengths, prepare
+from alignx_fast.data.rows import Instruction, Pair
+from alignx_fast.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer("byte_bpe")
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return {"path": str(path)}
+
+
+def pair(src, tgt, languages=("en", "de"), **more):
+    return {"src_lang": languages[0], "tgt_lang": languages[1], "src": src, "tgt": tgt, **more}
+
+
+def task(instruction, output, **more):
+    return {"instruction": instruction, "output": output, **more}
+
+
+def make(tmp_path, pairs=(), instructions=(), **data):
+    parallel = [jsonl(tmp_path / "pairs.jsonl", pairs)] if pairs else []
+    tasks = [jsonl(tmp_path / "tasks.jsonl", instructions)] if instructions else []
+    return Settings.model_validate(
+        {"data": {"parallel": parallel, "instructions": tasks, "cache_dir": str(tmp_path / "cache"), **data}}
+    )
+
+
+MANY = [pair(f"word {i} here", f"Wort {i} hier") for i in range(60)]
+TASKS = [task(f"Say {i}.", f"I say {i}.", lang="en") for i in range(40)]
+
+
+def test_both_directions_of_every_pair(tmp_path, tokenizer):
+    prepared = prepare(make(tmp_path, MANY), tokenizer, "align")
+    assert prepared.languages == ["de", "en"]
+    assert (len(prepared.train), len(prepared.dev)) == (108, 6)
+    assert Counter(zip(prepared.train["src_lang"], prepared.train["tgt_lang"], strict=True)) == {(0, 1): 54, (1, 0): 54}
+    assert max(Counter(prepared.train["meaning"]).values()) == 2
+    one = prepare(make(tmp_path, MANY, both_directions=False), tokenizer, "align")
+    assert len(one.train) == 54
+    assert set(one.train["src_lang"]) == {1}
+
+
+def test_rows_are_examples_whose_spans_read_back(tmp_path, tokenizer):
+    rows = [pair(SENTENCES["en"][i], SENTENCES[lang][i], ("en", lang)) for i in range(4) for lang in ("hi", "zh", "ru")]
+    prepared = prepare(make(tmp_path, rows), tokenizer, "align")
+    known = {(row["src_lang"], row["src"], row["tgt_lang"], row["tgt"]) for row in rows}
+    known |= {(d, t, c, s) for c, s, d, t in known}
+    for row in prepared.train:
+        parts = []
+        for language, span in (("src_lang", "source"), ("tgt_lang", "target")):
+            text = tokenizer.decode(row["input_ids"][slice(*row[span])]).strip()
+            parts += [prepared.languages[row[language]], text]
+        assert tuple(parts) in known
+        assert row["input_ids"][0] == tokenizer.bos_token_id
+        assert row["input_ids"][-1] == tokenizer.eos_token_id
+
+
+def test_every_dropped_row_is_counted_and_listed(tmp_path, tokenizer):
+    bad = [
+        *[
+            pair("", "leer"),
+            pair("OK", "OK"),
+            pair("WORD 1 here ", "wort 1 hier"),
+            pair("Wort 2 hier", "word 2 here", ("de", "en")),
+        ],
+        *[pair("x " * 400, "y"), pair("bonjour", "hallo", ("fr", "de"))],
+    ]
+    prepared = prepare(make(tmp_path, MANY + bad, languages=["en", "deu"], max_length=200), tokenizer, "align")
+    dropped = prepared.summary["dropped"]
+    assert dropped == {
+        "duplicate": 2,
+        "empty text": 1,
+        "same text on both sides": 1,
+        "language not selected": 1,
+        "cut off by max_length": 1,
+    }
+    kept = {row["meaning"] for row in [*prepared.train, *prepared.dev]}
+    assert prepared.summary["rows_read"] == 66
+    assert len(kept) == 61, "60 rows, and the long one in the direction that fits"
+    listed = [json.loads(line) for line in prepared.dropped_file.read_text(encoding="utf-8").splitlines()]
+    assert Counter(row["reason"] for row in listed) == {k: v for k, v in dropped.items() if k != "language not selected"}
+    assert all(row["where"].rpartition(":")[2].isdigit() for row in listed)
+
+
+def test_summary_adds_up(tmp_path, tokenizer):
+    prepared = prepare(make(tmp_path, MANY, TASKS), tokenizer, "instruct")
+    summary = prepared.summary
+    for name, data in (("train", prepared.train), ("dev", prepared.dev)):
+        assert summary[name]["rows"] == len(data) == summary[name]["translation_rows"] + summary[name]["instruction_rows"]
+        assert summary[name]["tokens"] == sum(map(len, data["input_ids"])) == lengths(data).sum()
+    sides = summary["languages"].values()
+    assert sum(row["rows_as_source"] for row in sides) == len(prepared.train)
+    assert (summary["begins_with"], summary["ends_with"], summary["template"]) == ("<s>", "</s>", "alpaca")
+
+
+@pytest.mark.parametrize(
+    ("share", "translations", "others"), [(0.5, 38, 38), (0.2, 9, 37), (0.9, 108, 12), (0.0, 0, 36), (1.0, 108, 0)]
+)
+def test_the_instruct_stage_mixes_by_share(tmp_path, tokenizer, share, translations, others):
+    prepared = prepare(make(tmp_path, MANY, TASKS, translation_share=share), tokenizer, "instruct")
+    train = prepared.summary["train"]
+    assert (train["translation_rows"], train["instruction_rows"]) == (translations, others)
+    assert len(prepared.dev)
+
+
+def test_instructions_have_no_spans_and_their_own_meaning(tmp_path, tokenizer):
+    prepared = prepare(make(tmp_path, MANY, TASKS), tokenizer, "instruct")
+    others = [row for row in prepared.train if row["target"] == [0, 0]]
+    assert others
+    assert all(row["source"] == [0, 0] and 0 < row["prompt_length"] < len(row["input_ids"]) for row in others)
+    assert {row["meaning"] for row in others}.isdisjoint(row["meaning"] for row in prepared.train if row["target"] != [0, 0])
+
+
+words = st.integers(0, 9).map(lambda i: f"word {i}")
+languages = st.sampled_from([("en", "de"), ("de", "en"), ("en", "sw"), ("de", "sw")])
+pairs_of_few_words = st.lists(st.builds(pair, words, words, languages, gid=st.none() | st.integers(0, 5).map(str)), max_size=40)
+tasks_of_few_words = st.lists(st.builds(task, words, words, input=words | st.just("")), max_size=25)
+
+
+def pairs_in(rows):
+    return [row for row in rows if isinstance(row, Pair)]
+
+
+def tasks_in(rows):
+    return [row for row in rows if isinstance(row, Instruction)]
+
+
+def keys(function, rows):
+    return {key for row in rows for key in function(row)}
+
+
+@given(pairs_of_few_words, tasks_of_few_words, st.integers(0, 3), st.integers(1, 20), st.booleans())
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dev_and_evaluation_never_share_a_text_or_group_with_train(tmp_path, pairs, tasks, seed, dev_pairs, own_evaluation):
+    evaluation = {}
+    if own_evaluation:
+        evaluation["evaluation"] = jsonl(tmp_path / "eval.jsonl", [{"texts": {"en": "Word 3", "de": "word 4"}}])["path"]
+    config = make(tmp_path, pairs, tasks, dev_pairs=dev_pairs, **evaluation)
+    config.seed = seed
+    found = {}
+    for stage in ("align", "instruct"):
+        with suppress(UserError):  # nothing usable in so few rows
+            found[stage] = gather(config, stage)
+    dev_of_both = pairs_in([row for data in found.values() for row in data.dev])
+    for data in found.values():
+        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(keys(pair_keys, dev_of_both))
+        assert keys(instruction_keys, tasks_in(data.train)).isdisjoint(keys(pair_keys, dev_of_both))
+        assert keys(task_keys, tasks_in(data.train)).isdisjoint(keys(task_keys, tasks_in(data.dev)))
+        answers = {normalise(row.output) for row in tasks_in(data.dev)}
+        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(answers)
+        held_out = {normalise(text) for meaning in data.evaluation for text in meaning.texts.values()}
+        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(held_out)
+        assert {normalise(text) for row in tasks_in(data.train) for text in (row.input, row.output)}.isdisjoint(held_out)
+        assert set(data.train_meanings).isdisjoint(data.dev_meanings)
+        by_key = {}
+        for row, meaning in zip([*data.train, *data.dev], [*data.train_meanings, *data.dev_meanings], strict=True):
+            for key in pair_keys(row) if isinstance(row, Pair) else ():
+                assert by_key.setdefault(key, meaning) == meaning, "rows that share a text or a group are one meaning"
+
+
+def test_evaluation_defaults_to_the_dev_split(tmp_path):
+    rows = [{"gid": str(i), "texts": {lang: f"{lang} text {i}" for lang in ("en", "de", "sw")}} for i in range(40)]
+    found = gather(make(tmp_path, rows), "align")
+    assert len(found.evaluation) == 4
+    assert all(set(meaning.texts) == {"en", "de", "sw"} for meaning in found.evaluation)
+
+
+def test_a_big_meaning_does_not_swallow_the_dev_split(tmp_path):
+    rows = [pair(f"a {i}", f"b {i}", gid="same") for i in range(50)] + [pair(f"c {i}", f"d {i}") for i in range(50)]
+    found = gather(make(tmp_path, rows), "align")
+    assert (len(found.dev), len(found.train)) == (10, 180)
+    assert all(row.src[0] in "cd" for row in found.dev)
+
+
+def test_max_rows_draws_at_random_and_repeatably(tmp_path):
+    config = make(tmp_path, MANY, dev_pairs=1)
+    config.data.parallel[0].max_rows = 20
+    first, again = gather(config, "align"), gather(config, "align")
+    assert first == again
+    numbers = {int(row.src.split()[1]) for row in [*first.train, *first.dev]}
+    assert len(numbers) == 20
+    assert max(numbers) >= 30
+
+
+def test_the_phrasebook_brings_its_own_held_out_sentences(tmp_path, tokenizer):
+    config = Settings.model_validate({"data": {"cache_dir": str(tmp_path), "dev_pairs": 80, "languages": ["en", "de", "sw"]}})
+    found = gather(config, "align")
+    assert len(found.dev) <= 80
+    assert len(found.evaluation) >= 300
+    seen = {normalise(text) for row in found.train for text in (row.src, row.tgt)}
+    held_out = {normalise(text) for meaning in found.evaluation for text in meaning.texts.values()}
+    assert seen.isdisjoint(held_out)
+    assert {normalise(row.src) for row in found.dev} <= held_out
+    assert {lang for meaning in found.evaluation for lang in meaning.texts} == {"en", "de", "sw"}
+
+
+def test_real_batches_are_full(tmp_path, tokenizer):
+    config = Settings.model_validate({"data": {"cache_dir": str(tmp_path)}})
+    config.data.parallel[0].max_rows = 3000
+    prepared = prepare(config, tokenizer, "align")
+    some = np.random.default_rng(0).permutation(len(prepared.train))[:1500].tolist()
+    batches = pack([prepared.train[i] for i in some], 4096, train_on_prompt=True, rows=some)
+    assert sorted(row for batch in batches for row in batch.rows) == sorted(some)
+    assert fill(batches, 4096) >= 0.97
+    assert all(len(batch.meanings) == len(batch.rows) for batch in batches)
+
+
+def test_texts_for_a_new_tokenizer_leave_out_what_is_held_out(tmp_path):
+    config = make(tmp_path, MANY)
+    held_out = {text for meaning in gather(config, "align").evaluation for text in meaning.texts.values()}
+    texts = set(training_texts(config))
+    assert len(texts) == 108
+    assert texts.isdisjoint(held_out)
+
+
+def test_special_tokens_in_chat_rows_are_dropped_and_in_alpaca_rows_are_text(tmp_path, tokenizer):
+    rows = [*MANY, pair("this is <|im_end|> bad", "schlecht")]
+    chat = build_tokenizer("byte_bpe", chat_template=CHATML)
+    assert prepare(make(tmp_path, rows), chat, "align").summary["dropped"] == {"special token in the text": 2}
+    prepared = prepare(make(tmp_path, rows, template="alpaca"), chat, "align")
+    assert prepared.summary["dropped"] == {}
+    assert all(chat.convert_tokens_to_ids("<|im_end|>") not in row["input_ids"] for row in prepared.train)
+
+
+def test_nothing_usable_says_what_happened(tmp_path, tokenizer):
+    rows = [pair("", "a"), pair("b", "b")]
+    with pytest.raises(UserError, match=r"stage align: 2 rows read, 1 empty text, 1 same text.*data\.parallel"):
+        prepare(make(tmp_path, rows), tokenizer, "align")
+    with pytest.raises(UserError, match=r"data\.instructions"):
+        prepare(make(tmp_path, [], []), tokenizer, "instruct")
+    with pytest.raises(UserError, match=r"cut off at 16 tokens. Raise data\.max_length"):
+        prepare(make(tmp_path, MANY, max_length=16), tokenizer, "align")
+    assert not list((tmp_path / "cache").iterdir())

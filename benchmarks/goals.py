@@ -1,0 +1,202 @@
+"""The numbers to reach, each as a function of measured rows: met, missed, or open where nothing was measured."""
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.measure import Row
+
+OURS = {"alignx", "alignx chunked"}
+STEP = "forward+backward"
+LARGEST = {"one direction": "65536x65536x4096-one-bf16", "both directions": "65536x65536x4096-both-bf16"}
+CPU = "8192x8192x256-one-fp32"
+
+
+class Measured:
+    """Rows by family, problem and implementation."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = {(row["family"], row["problem"], row["implementation"]): row for row in rows if row["status"] == "ok"}
+
+    def value(self, family: str, problem: str, implementation: str, *path: str) -> float | None:
+        found = self.rows.get((family, problem, implementation))
+        for key in path:
+            if found is None:
+                return None
+            found = found.get(key)
+        return found
+
+    def rivals(self, family: str) -> Iterator[tuple[Row, float]]:
+        """Every row of ours ("alignx") with the best time of the others on the same problem."""
+        for (kind, problem, implementation), row in self.rows.items():
+            if kind != family or implementation != "alignx":
+                continue
+            times = [
+                other[STEP]["ms"]
+                for (other_kind, other_problem, name), other in self.rows.items()
+                if (other_kind, other_problem) == (kind, problem) and name not in OURS
+            ]
+            if times:
+                yield row, min(times)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One number: what it is, what it should be, and how it follows from the rows (None: open)."""
+
+    text: str
+    limit: float
+    holds: Callable[[float, float], bool]
+    measure: Callable[[Measured], float | None]
+    unit: str = "x"
+
+    def line(self, measured: Measured) -> tuple[str, str, str, str]:
+        value = self.measure(measured)
+        sign = {operator.le: "≤", operator.ge: "≥"}[self.holds]
+        state = "open" if value is None else "met" if self.holds(value, self.limit) else "missed"
+        return self.text, f"{sign} {self.limit:g} {self.unit}", "" if value is None else f"{value:.3g} {self.unit}", state
+
+
+def _over_floor(family: str, problem: str, phase: str = STEP) -> Callable[[Measured], float | None]:
+    return lambda found: found.value(family, problem, "alignx", phase, "over_floor")
+
+
+def _extra(family: str, problem: str, implementation: str, unit: float) -> Callable[[Measured], float | None]:
+    def measure(found: Measured) -> float | None:
+        extra = found.value(family, problem, implementation, "extra_bytes")
+        return None if extra is None else extra / unit
+
+    return measure
+
+
+def _least_speedup(family: str, keep: Callable[[Row], bool]) -> Callable[[Measured], float | None]:
+    def measure(found: Measured) -> float | None:
+        return min((best / row[STEP]["ms"] for row, best in found.rivals(family) if keep(row)), default=None)
+
+    return measure
+
+
+def _quotient(one: tuple[str, ...], other: tuple[str, ...]) -> Callable[[Measured], float | None]:
+    """value(one) / value(other); each is family, problem, implementation, path."""
+
+    def measure(found: Measured) -> float | None:
+        a, b = found.value(*one), found.value(*other)
+        return None if a is None or b is None else a / b
+
+    return measure
+
+
+def _least(quotients: list[Callable[[Measured], float | None]]) -> Callable[[Measured], float | None]:
+    return lambda found: min((q for q in (quotient(found) for quotient in quotients) if q is not None), default=None)
+
+
+def _small_over_eager(found: Measured) -> float | None:
+    pairs = [
+        row[STEP]["ms"] / eager
+        for row, _ in found.rivals("info_nce")
+        if row["sizes"]["n"] <= 2048 and (eager := found.value("info_nce", row["problem"], "torch eager", STEP, "ms")) is not None
+    ]
+    return max(pairs, default=None)
+
+
+def _error_beyond_eager(found: Measured) -> float | None:
+    """The largest difference between our relative error and that of eager code in the same dtype."""
+    differences = [
+        row["errors"][name] - eager["errors"][name]
+        for (family, problem, implementation), row in found.rows.items()
+        if family == "info_nce" and implementation in OURS
+        for eager in [found.rows.get((family, problem, "torch eager"))]
+        if eager is not None and eager["checked_at"] == row["checked_at"]
+        for name in row["errors"]
+    ]
+    return max(differences, default=None)
+
+
+def _memory_growth(found: Measured) -> float | None:
+    """Extra memory of language matching per sentence, at the largest size over that at the smallest."""
+    per_sentence = [
+        extra / sentences
+        for sentences in (1024, 16384)
+        if (extra := found.value("language_matching", f"{sentences}x4096-bf16", "alignx", "extra_bytes")) is not None
+    ]
+    return per_sentence[1] / per_sentence[0] if len(per_sentence) == 2 else None
+
+
+def _train(case: str, implementation: str, *path: str) -> tuple[str, ...]:
+    return ("train_step", case, implementation, *path)
+
+
+def _train_value(case: str, implementation: str, *path: str) -> Callable[[Measured], float | None]:
+    return lambda found: found.value(*_train(case, implementation, *path))
+
+
+def _extra_peak(found: Measured) -> float | None:
+    small = found.value(*_train("8b-qlora-align-1024", "alignx", "peak_gib"))
+    large = found.value(*_train("8b-qlora-align-4096", "alignx", "peak_gib"))
+    return None if small is None or large is None else large - small
+
+
+MATCHING = [f"{2 * pairs}x4096-bf16" for pairs in (512, 1024, 2048, 4096, 8192)]
+SPANS = ["131072x4096-4096spans-bf16", "131072x4096-1024spans-bf16"]
+LE, GE = operator.le, operator.ge
+
+KERNELS = [
+    *(
+        Goal(f"InfoNCE 65,536 x 65,536 x 4,096, bf16, {way}: time over the floor", 1.18, LE, _over_floor("info_nce", name))
+        for way, name in LARGEST.items()
+    ),
+    *(
+        Goal(f"the same, {way}: memory beyond inputs and gradients", 2.0, LE, _extra("info_nce", name, "alignx", 1e9), "GB")
+        for way, name in LARGEST.items()
+    ),
+    Goal(
+        "InfoNCE, N 4,096 to 131,072, D 1,024 to 4,096: best peer's time over ours, worst case",
+        1.0,
+        GE,
+        _least_speedup("info_nce", lambda row: row["sizes"]["n"] >= 4096),
+    ),
+    Goal("InfoNCE, N up to 2,048: our time over torch eager's, worst case", 1.0, LE, _small_over_eager),
+    Goal("InfoNCE: relative error beyond that of eager code in the same dtype, worst case", 1e-6, LE, _error_beyond_eager, ""),
+    Goal(
+        "language matching, 512 to 8,192 pairs: time of expand-and-concatenate over ours, where it fits",
+        50,
+        GE,
+        _least(
+            [
+                _quotient(
+                    ("language_matching", name, "expand and concatenate", STEP, "ms"),
+                    ("language_matching", name, "alignx", STEP, "ms"),
+                )
+                for name in MATCHING
+            ]
+        ),
+    ),
+    Goal("language matching: extra memory per sentence at 8,192 pairs over that at 512 pairs", 1.0, LE, _memory_growth),
+    *(
+        Goal(
+            f"span_mean, {phase}: a copy's bytes/s over ours, worst case",
+            1.18,
+            LE,
+            lambda found, phase=phase: max(
+                (v for v in (found.value("span_mean", name, "alignx", phase, "over_floor") for name in SPANS) if v is not None),
+                default=None,
+            ),
+        )
+        for phase in ("forward", "backward")
+    ),
+    Goal(
+        "chunked InfoNCE on a CPU, 8,192 x 8,192 x 256, fp32: memory beyond inputs and gradients",
+        64,
+        LE,
+        _extra("info_nce", CPU, "alignx chunked", 1e6),
+        "MB",
+    ),
+    Goal(
+        "the same: our time over torch eager's",
+        0.8,
+        LE,
+        _quotient(("info_nce", CPU, "alignx chunked", STEP, "ms"), ("info_nce", CPU, "torch eager", STEP, "ms")),
+    ),
+]
+TRAINING = []
+GOALS = KERNELS + TRAINING

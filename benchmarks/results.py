@@ -1,0 +1,69 @@
+"""One JSON file per run: the device, the versions, the rates, and a row for every problem and implementation."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignx_fast.environment import git_state, machine, versions
+from benchmarks.measure import Row
+from benchmarks.rates import Rates
+
+FOLDER = Path(__file__).parent / "results"
+PEERS = ("cut-cross-entropy", "inf-cl", "memeff", "sentence-transformers", "trl")
+
+
+@dataclass
+class Results:
+    """The rows so far; written after each, so that a run that is cut off keeps what it measured."""
+
+    path: Path
+    run: dict[str, Any]
+    rates: Rates
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({"run": self.run, "rates": self.rates.measured, "rows": self.rows}, indent=1) + "\n")
+        os.replace(partial, self.path)
+
+
+def open_results(command: list[str], folder: Path, rates: Rates) -> Results:
+    """Results of the run that starts now, in a file named after the device and the time."""
+    now = datetime.now(UTC)
+    found = machine()
+    if found["device"] == "cpu":
+        found["device"] = cpu_name()
+    run = {
+        "date": now.isoformat(timespec="seconds"),
+        "command": " ".join(command),
+        "machine": found,
+        "versions": versions() | {name: _version(name) for name in PEERS},
+        "git": git_state(),
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", found["device"].lower()).strip("-")
+    return Results(folder / f"{name}-{now:%Y%m%d-%H%M%S}.json", run, rates)
+
+
+def cpu_name() -> str:
+    """The processor's model name, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,9 @@
+"""InfoNCE over large batches: ours against torch and the kernels of others."""
+
+from benchmarks.cases import run_case
+
+FAMILY = "info_nce"
+
+
+def test_info_nce(problem, implementation, results, seconds):
+    run_case(problem, implementation, results, seconds)

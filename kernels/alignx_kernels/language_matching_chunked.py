@@ -1,6 +1,6 @@
 """The pairs of language matching in eager PyTorch, a few rows a at a time against all b: the path without a GPU.
 
-Memory beyond inputs and outputs is a few buffers of [rows, M, I], held near BUFFER_ELEMENTS values each.
+Memory beyond inputs and outputs is a few buffers of [rows, M, I], held near a fixed size each.
 """
 
 from collections.abc import Iterator
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-# 1 MB in fp32: the buffers stay in a core's share of cache.
+# 1 MB in fp32 stays in a core's share of cache; a GPU (for fp64, and for widths its kernels do not take) needs more to be busy.
 BUFFER_ELEMENTS = 1 << 18
+GPU_BUFFER_ELEMENTS = 1 << 24
 
 
 def forward(projected_M4I: torch.Tensor, weight_I: torch.Tensor, languages_M: torch.Tensor) -> torch.Tensor:
@@ -49,7 +50,8 @@ def backward(
 def _pair_rows(projected_M4I: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """Row blocks with their gate sums x and up sums v, [R, M, I], which the caller may overwrite."""
     gate_a, gate_b, up_a, up_b = projected_M4I.chunk(4, dim=1)
-    num_rows = max(1, BUFFER_ELEMENTS // max(1, gate_a.numel()))
+    elements = GPU_BUFFER_ELEMENTS if projected_M4I.is_cuda else BUFFER_ELEMENTS
+    num_rows = max(1, elements // gate_a.numel())
     for first in range(0, len(projected_M4I), num_rows):
         rows = slice(first, first + num_rows)
         yield rows, gate_a[rows, None] + gate_b, up_a[rows, None] + up_b

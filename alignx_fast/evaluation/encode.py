@@ -10,8 +10,8 @@ import torch
 from alignx_kernels import span_mean
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignx_fast.data.corpora import Meaning
 from alignx_fast.data.packing import PackedBatch, pack
+from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import Example, encode_texts
 from alignx_fast.models.capture import captured
 from alignx_fast.models.forward import packed_forward

@@ -7,8 +7,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
-from alignx_fast.data.corpora import Meaning
 from alignx_fast.data.languages import check_language
+from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.encode import Sentence, layer_vectors, present, tokenise
@@ -16,6 +16,7 @@ from alignx_fast.evaluation.layers import similarity
 from alignx_fast.evaluation.perplexity import perplexity
 from alignx_fast.evaluation.projection import sentence_map
 from alignx_fast.evaluation.retrieval import retrieval
+from alignx_fast.evaluation.sample import choose_meanings
 from alignx_fast.evaluation.translation import translation
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.models.capture import num_layers
@@ -39,7 +40,7 @@ def evaluate(
     The model, its `training` flags and all random states are as before afterwards; two calls give the same result.
 
     Args:
-        meanings: held-out sentences; the first `settings.sentences` are used, those in most languages first.
+        meanings: held-out sentences; at most `settings.sentences` are used, those in all languages if there are enough.
         when: name of the moment: before, ntp_only, after_align or after.
         languages: languages to score; None for all that the meanings have.
         align_layer: layer of the headline retrieval score and of the map.
@@ -54,7 +55,7 @@ def evaluate(
         if languages is not None
         else sorted({code for meaning in meanings for code in meaning.texts})
     )
-    meanings = sorted(meanings, key=lambda meaning: -sum(code in meaning.texts for code in asked))[: settings.sentences]
+    meanings = choose_meanings(meanings, asked, settings.sentences)
     codes = [code for code in asked if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
     if not codes:
         raise UserError(

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.rows import Meaning
+from alignx_fast.evaluation.sample import evenly
 
 MAP_MEANINGS = 40
 
@@ -18,7 +19,7 @@ def sentence_map(
 
     Returns {"layer", "explained": shares of the variance, "points": [{"x", "y", "lang", "id"}]}.
     """
-    shown = [(a, m) for m in range(min(MAP_MEANINGS, len(meanings))) for a in range(len(languages)) if has_LN[a, m]]
+    shown = [(a, m) for m in evenly(range(len(meanings)), MAP_MEANINGS) for a in range(len(languages)) if has_LN[a, m]]
     if not shown:
         return {"layer": layer, "explained": [], "points": []}
     unit_SD = F.normalize(torch.stack([vectors_LND[a, m] for a, m in shown]).double(), dim=-1)

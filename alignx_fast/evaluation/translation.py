@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
-from alignx_fast.data.corpora import Meaning
 from alignx_fast.data.languages import check_language
+from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
+from alignx_fast.evaluation.sample import evenly
 from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
 
 
@@ -43,7 +44,7 @@ def translation(
     scores = {}
     for source, target in pairs:
         both = [m for m in meanings if m.texts.get(source, "").strip() and m.texts.get(target, "").strip()]
-        both = both[: settings.translation_sentences]
+        both = evenly(both, settings.translation_sentences)
         if not both:
             notes.append(f"{source}-{target} is not scored: no held-out sentence exists in both languages.")
             continue

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.rows import Meaning
 from alignx_fast.models.attention import use_packed_attention
 
 TEXTS = {

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from alignx_fast.config import EvaluationSettings
-from alignx_fast.data.corpora import Meaning
+from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation import encode, evaluate, run_understanding
@@ -159,7 +159,9 @@ def test_missing_languages_are_named(model, tokenizer, meanings):
 def test_sentences_in_most_languages_come_first(model, tokenizer, meanings):
     poor = [Meaning("poor", {"en": "Only this."}), *meanings]
     scores = run(model, tokenizer, poor, EvaluationSettings(sentences=3))
-    assert {point["id"] for point in scores["map"]["points"]} == {"0", "1", "2"}
+    assert {point["id"] for point in scores["map"]["points"]} == {"0", "1", "3"}  # from all over the complete ones
+    scores = run(model, tokenizer, poor, EvaluationSettings(sentences=6))
+    assert {point["id"] for point in scores["map"]["points"]} == {"poor", "0", "1", "2", "3", "4"}
 
 
 def test_a_silent_model_is_named(model, tokenizer, meanings):

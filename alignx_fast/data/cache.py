@@ -22,13 +22,13 @@ PARTIAL = ".partial-"
 
 def fingerprint(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> str:
     """Changes with any of: data settings, seed, stage, source files (size, time), tokenizer, chat template, this package's code."""
-    sources = [*settings.data.parallel, *settings.data.instructions]
-    paths = [path for source in sources for path in (source.path, getattr(source, "target_path", None)) if path]
+    parallel = [path for source in settings.data.parallel for path in (source.path, source.target_path)]
+    paths = [*parallel, *(source.path for source in settings.data.instructions), settings.data.evaluation]
     parts = [
         stage,
         settings.seed,
         settings.data.model_dump(mode="json", exclude={"cache_dir"}),
-        [_state(path) for path in [*paths, settings.data.evaluation] if path],
+        [_state(path) for path in paths if path is not None],
         _tokenizer_state(tokenizer),
         _code_state(),
         [tokenizers.__version__, transformers.__version__],

@@ -99,7 +99,7 @@ def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
 
 
 def _pair_records(source: ParallelSource) -> Iterator[Record]:
-    kind = source.format
+    kind: str = source.format
     if kind == "auto":
         kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv"))
     if kind == "moses":

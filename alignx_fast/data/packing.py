@@ -6,7 +6,8 @@ Shape legend: T tokens of a packed batch, B rows in it, N rows of these that car
 import bisect
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,11 +55,8 @@ class PackedBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
         """The same batch on another device."""
-        moved = {
-            name: value.to(device, non_blocking=non_blocking) if isinstance(value, torch.Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return PackedBatch(**moved)
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **{name: value.to(device, non_blocking=non_blocking) for name, value in tensors.items()})
 
 
 def pack(
@@ -98,10 +96,9 @@ def collate(examples: Sequence[Example], *, train_on_prompt: bool, rows: Sequenc
     source = np.array([example["source"] for example in examples], dtype=np.int64)
     target = np.array([example["target"] for example in examples], dtype=np.int64)
     paired = (source[:, 1] > source[:, 0]) & (target[:, 1] > target[:, 0])
-    languages = [examples[i]["src_lang"] for i in np.flatnonzero(paired)] + [
-        examples[i]["tgt_lang"] for i in np.flatnonzero(paired)
-    ]
-    meanings = [examples[i]["meaning"] for i in np.flatnonzero(paired)]
+    pairs = [example for example, has_spans in zip(examples, paired, strict=True) if has_spans]
+    languages = [example["src_lang"] for example in pairs] + [example["tgt_lang"] for example in pairs]
+    meanings = [example["meaning"] for example in pairs]
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(positions)[None],

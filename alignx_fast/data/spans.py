@@ -165,7 +165,8 @@ def _span(encoding: Encoding, chars: tuple[int, int], text_length: int, shift: i
     if start == len(encoding) or chars[0] == chars[1]:
         return [0, 0]
     stop = _token_from(encoding, chars[1], text_length)
-    if stop < len(encoding) and encoding.token_to_chars(stop)[0] < chars[1]:
+    covered = encoding.token_to_chars(stop) if stop < len(encoding) else None
+    if covered is not None and covered[0] < chars[1]:
         stop += 1  # one token for the last character and what follows it, such as ".\n"
     return [min(start + shift, room), min(stop + shift, room)]
 

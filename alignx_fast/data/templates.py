@@ -118,7 +118,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str) -> tup
     """Text before the user's message, between both messages, and after the assistant's."""
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
     except Exception as error:  # a template is a program: it may raise anything
         raise UserError(f"The tokenizer's chat template fails: {error}. Use data.template: alpaca.") from None
     before, user_found, rest = text.partition(user)

@@ -216,12 +216,12 @@ def test_the_phrasebook_brings_its_own_held_out_sentences(tmp_path, tokenizer):
 
 def test_real_batches_are_full(tmp_path, tokenizer):
     config = Settings.model_validate({"data": {"cache_dir": str(tmp_path)}})
-    config.data.parallel[0].max_rows = 3000
+    config.data.parallel[0].max_rows = 700
     prepared = prepare(config, tokenizer, "align")
-    some = np.random.default_rng(0).permutation(len(prepared.train))[:1500].tolist()
-    batches = pack([prepared.train[i] for i in some], 4096, train_on_prompt=True, rows=some)
+    some = np.random.default_rng(0).permutation(len(prepared.train))[:1000].tolist()
+    batches = pack([prepared.train[i] for i in some], 1024, train_on_prompt=True, rows=some)
     assert sorted(row for batch in batches for row in batch.rows) == sorted(some)
-    assert fill(batches, 4096) >= 0.97
+    assert fill(batches, 1024) >= 0.97
     assert all(len(batch.meanings) == len(batch.rows) for batch in batches)
 
 

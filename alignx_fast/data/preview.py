@@ -30,9 +30,9 @@ def preview(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: int = 
     parts: list = [_legend()]
     for stage in settings.stages:
         prepared = prepare(settings, tokenizer, stage)
-        chosen = np.random.default_rng(settings.seed).permutation(len(prepared.train))[:rows].tolist()
+        chosen = _spread(len(prepared.train), rows, settings.seed)
         parts.append(Text(f"\nStage {stage}: {rows_line(prepared)}", style="bold"))
-        parts += [row_panel(prepared.train[i], tokenizer, prepared.languages) for i in sorted(chosen)]
+        parts += [row_panel(prepared.train[i], tokenizer, prepared.languages) for i in chosen]
         parts.append(dropped_table(prepared.summary["dropped"], prepared.dropped_file))
     return Group(*parts)
 
@@ -85,6 +85,12 @@ def dropped_table(counts: dict[str, int], dropped_file: Path | None) -> Table | 
     for reason, count in counts.items():
         table.add_row(reason, f"{count:,}", Text("\n".join(examples[reason])))
     return table
+
+
+def _spread(total: int, wanted: int, seed: int) -> list[int]:
+    """One random row of each of `wanted` equal stretches, so that every source and kind of row is likely to be seen."""
+    edges = np.linspace(0, total, min(wanted, total) + 1).astype(np.int64)
+    return np.random.default_rng(seed).integers(edges[:-1], edges[1:]).tolist()
 
 
 def _legend() -> Text:

@@ -5,6 +5,7 @@ Shape legend: T packed tokens, S sentences of a batch, L languages, N meanings, 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from alignx_kernels import span_mean
@@ -78,7 +79,7 @@ def layer_vectors(
         for packed, batch in batches(model, sentences, tokens_per_batch):
             starts = batch.cu_seqlens[:-1, None]
             spans_S2 = starts + torch.tensor([s.example["source"] for s in packed], dtype=starts.dtype, device=starts.device)
-            with captured(model, group, reduce=lambda hidden_TD, spans_S2=spans_S2: span_mean(hidden_TD, spans_S2)) as states:
+            with captured(model, group, reduce=partial(span_mean, spans_S2=spans_S2)) as states:
                 packed_forward(model, batch)
             rows = torch.tensor([s.language for s in packed]), torch.tensor([s.meaning for s in packed])
             for layer in group:

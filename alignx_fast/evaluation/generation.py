@@ -38,7 +38,7 @@ def generate(
             ids = torch.tensor([[pad] * (width - len(prompts[row])) + prompts[row] for row in rows], device=model.device)
             blank = torch.tensor([width - len(prompts[row]) for row in rows], device=model.device)
             mask = (torch.arange(width, device=model.device) >= blank[:, None]).long()
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
             for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
                 answers[row] = cut(tokenizer, tokens, ends)
     return answers
@@ -67,5 +67,5 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_m
 def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int]) -> str:
     """The text before the first end token and before a new prompt section, without surrounding blanks."""
     stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    text = tokenizer.decode(tokens[:stop], skip_special_tokens=True)
+    text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
     return NEXT_SECTION.split("\n" + text, maxsplit=1)[0].strip()

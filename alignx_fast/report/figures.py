@@ -1,6 +1,7 @@
 """The figures of the page: each function returns the SVG panels that the run has numbers for."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def curves(run: Run, name: str, title: str, stages: Sequence[str], key: str, uni
         for stage, (steps, values) in lines.items():
             axes.plot(steps, values, color=COLOUR[LOG[stage][0]], linewidth=1.2)
         for stage in stages:
-            ring = {"color": COLOUR["page"], "markeredgecolor": COLOUR[LOG[stage][0]], "markersize": 4.5}
+            ring: dict[str, Any] = {"color": COLOUR["page"], "markeredgecolor": COLOUR[LOG[stage][0]], "markersize": 4.5}
             axes.plot(*curve(run.dev(stage), f"dev_{key}"), "o", **ring)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(unit)
@@ -89,7 +90,7 @@ def bars(name: str, title: str, unit: str, scores: dict[str, dict[str, float]], 
     height = 0.75 + half * max(0.17, 0.075 * len(scores) + 0.07)
     parts = [keys[:half], keys[half:]]
     return [
-        draw(f"{name}-{i}", title if i == 0 else f"{title}, continued", lambda axes, shown=part: paint(axes, shown), height)
+        draw(f"{name}-{i}", title if i == 0 else f"{title}, continued", partial(paint, shown=part), height)
         for i, part in enumerate(parts)
         if part
     ]
@@ -164,7 +165,7 @@ def layer_curves(run: Run) -> list[str]:
         ("cka", "Linear CKA between languages", "CKA", 1),
     ):
         if any(numbers(values.get(key)) for values in layers.values()):
-            drawn.append(draw(f"layers-{key}", title, lambda axes, k=key, t=label, s=scale: single(axes, k, t, s)))
+            drawn.append(draw(f"layers-{key}", title, partial(single, key=key, label=label, scale=scale)))
     return drawn
 
 
@@ -177,14 +178,10 @@ def maps(run: Run, languages: Sequence[str]) -> list[str]:
     """The plane of sentence vectors before and at the end, one colour and marker for each language."""
     found = [when for when in run.evaluation if (run.evaluation[when].get("map") or {}).get("points")]
     shown = [found[0], found[-1]] if len(found) > 1 else found
+    planes = {when: run.evaluation[when]["map"] for when in shown}
     return [
-        draw(
-            f"map-{when}",
-            MOMENTS[when].capitalize(),
-            lambda axes, w=when: scatter(axes, run.evaluation[w]["map"], languages),
-            3.4,
-        )
-        for when in shown
+        draw(f"map-{when}", MOMENTS[when].capitalize(), partial(scatter, plane=plane, languages=languages), 3.4)
+        for when, plane in planes.items()
     ]
 
 
@@ -192,9 +189,8 @@ def scatter(axes: Axes, plane: dict[str, Any], languages: Sequence[str]) -> None
     for i, language in enumerate(languages):
         points = [(point["x"], point["y"]) for point in plane["points"] if point["lang"] == language]
         colour, marker = language_mark(i)
-        axes.scatter(
-            *zip(*points, strict=True) if points else ([], []), s=15, marker=marker, color=COLOUR[colour], alpha=0.8, linewidths=0
-        )
+        x, y = [x for x, _ in points], [y for _, y in points]
+        axes.scatter(x, y, s=15, marker=marker, color=COLOUR[colour], alpha=0.8, linewidths=0)
     explained = plane.get("explained") or []
     axes.set_xlabel("first principal axis" + (f" ({explained[0]:.0%})" if explained else ""))
     axes.set_ylabel("second principal axis" + (f" ({explained[1]:.0%})" if len(explained) > 1 else ""))

@@ -129,8 +129,8 @@ def training(run: Run) -> list[dict[str, Any]]:
         if lines := run.steps(stage):
             dev = [line["dev_loss"] for line in run.dev(stage) if isinstance(line.get("dev_loss"), int | float)]
             speeds = list(values(lines, "tokens_per_second"))
-            before = run.log[: run.log.index(lines[0])]  # the clock of the log runs on from stage to stage
-            started = max(values([line for line in before if line.get("stage") != stage], "time"), default=0.0)
+            earlier = run.log[: run.log.index(lines[0])]
+            started = max(values(earlier, "time"), default=0.0)  # the clock of the log runs on from stage to stage
             times, epochs = list(values(lines, "time")), list(values(lines, "epoch"))
             memory, losses = list(values(lines, "memory_gib")), list(values(lines, "loss"))
             rows.append(

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ NAMES = [
 COLOUR = {name: f"#00{i:02x}fe" for i, name in enumerate(NAMES)}
 """Colours to draw with: stand-ins that become the CSS variables `--before`, `--lang0`, ... of the page."""
 
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: the browser's font, selectable
     "font.size": 9,
     "axes.spines.top": False,

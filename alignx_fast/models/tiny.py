@@ -31,21 +31,25 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD)
 
 
-def save_tiny_model(texts: Iterable[str], settings: ModelSettings, seed: int, folder: Path) -> None:
-    """Write a randomly initialised Llama with its tokenizer, as a plain Hugging Face folder."""
-    tokenizer = build_tokenizer(texts, settings.tiny_vocabulary)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+def tiny_config(settings: ModelSettings, vocabulary: int) -> LlamaConfig:
+    """The architecture, without the tokenizer's special tokens."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=settings.tiny_width,
         intermediate_size=3 * settings.tiny_width,
         num_hidden_layers=settings.tiny_layers,
         num_attention_heads=settings.tiny_width // 32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
     )
+
+
+def save_tiny_model(texts: Iterable[str], settings: ModelSettings, seed: int, folder: Path) -> None:
+    """Write a randomly initialised Llama with its tokenizer, as a plain Hugging Face folder."""
+    tokenizer = build_tokenizer(texts, settings.tiny_vocabulary)
+    config = tiny_config(settings, len(tokenizer))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
     torch.manual_seed(seed)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,101 @@
+"""What to change when a stage does not fit: changes are tried in order of what they cost, alone and together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from alignx_fast.config import Settings, Stage
+from alignx_fast.errors import UserError
+from alignx_fast.memory.gpus import GIB
+from alignx_fast.memory.plan import Plan, plan
+
+MOST_AT_ONCE = 4
+"""Changes combined at most."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting to change, what it costs to do so, and a rank of that cost."""
+
+    setting: str
+    value: Any
+    price: str
+    cost: int
+
+    @property
+    def option(self) -> str:
+        """As written on the command line."""
+        return f"--{self.setting} {str(self.value).lower() if isinstance(self.value, bool) else self.value}"
+
+
+def check_fits(settings: Settings, gpu_bytes: int) -> None:
+    """Refuse settings that cannot fit, before any weight is read.
+
+    Raises:
+        UserError: a stage does not fit; says which changes would make it fit, cheapest first.
+    """
+    for stage in settings.stages:
+        found = plan(settings, gpu_bytes=gpu_bytes, stage=stage)
+        if not found.fits:
+            raise UserError(refusal(found, changes(settings, gpu_bytes=gpu_bytes, stage=stage)))
+
+
+def refusal(found: Plan, ways: list[tuple[Change, ...]]) -> str:
+    """One sentence: how much is missing, and the ways out."""
+    short = f"Stage {found.stage} of {found.model} needs {found.total / GIB:.1f} GiB by plan, and the GPU has {found.gpu_bytes / GIB:.1f} GiB"
+    if not ways:
+        return f"{short}; no change of settings makes it fit, so choose a smaller model or a larger GPU."
+    listed = "; or ".join(" ".join(change.option for change in way) for way in ways)
+    return f"{short}; the cheapest changes that make it fit: {listed}."
+
+
+def changes(settings: Settings, *, gpu_bytes: int, stage: Stage, most: int = 3) -> list[tuple[Change, ...]]:
+    """The cheapest sets of changes that fit, none containing another."""
+    known = list(_possible(settings, stage))
+    sets = [way for size in range(1, MOST_AT_ONCE + 1) for way in combinations(known, size) if _consistent(way)]
+    found: list[tuple[Change, ...]] = []
+    for way in sorted(sets, key=lambda way: (sum(change.cost for change in way), len(way))):
+        if len(found) == most:
+            break
+        if any(set(smaller) <= set(way) for smaller in found):
+            continue
+        if plan(apply(settings, way), gpu_bytes=gpu_bytes, stage=stage).fits:
+            found.append(way)
+    return found
+
+
+def apply(settings: Settings, way: tuple[Change, ...]) -> Settings:
+    """The settings with the changes made."""
+    changed = settings.model_copy(deep=True)
+    for change in way:
+        *groups, leaf = change.setting.split(".")
+        group: Any = changed
+        for name in groups:
+            group = getattr(group, name)
+        setattr(group, leaf, change.value)
+    return changed
+
+
+def _possible(settings: Settings, stage: Stage) -> Iterator[Change]:
+    model, group = settings.model, getattr(settings, stage)
+    if group.tokens_per_micro_batch != "auto":
+        yield Change(f"{stage}.tokens_per_micro_batch", "auto", "smaller micro-batches", 1)
+    if int(model.gradient_checkpointing) != 1:
+        yield Change("model.gradient_checkpointing", True, "a third more computation", 2)
+    if group.optimizer == "adamw" or (group.optimizer == "auto" and model.tuning != "qlora"):
+        yield Change(f"{stage}.optimizer", "paged_adamw_8bit", "8-bit moments", 2)
+    if not model.offload_checkpoints:
+        yield Change("model.offload_checkpoints", True, "copies to and from CPU memory", 4)
+    if model.tuning == "full":
+        yield Change("model.tuning", "lora", "adapters instead of all weights; take a learning rate near 2e-4", 6)
+    if model.tuning != "qlora":
+        yield Change("model.tuning", "qlora", "adapters on 4-bit weights; take a learning rate near 2e-4", 8)
+    for length in (256, 128):
+        if settings.data.max_length > length:
+            yield Change("data.max_length", length, f"rows are cut at {length} tokens", 10 if length == 256 else 14)
+
+
+def _consistent(way: tuple[Change, ...]) -> bool:
+    """No setting twice."""
+    return len({change.setting for change in way}) == len(way)

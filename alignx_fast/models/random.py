@@ -1,0 +1,62 @@
+"""Models with random weights in the storage of a real run, made tensor by tensor: for measurements without a checkpoint."""
+
+import copy
+
+import torch
+from accelerate import init_empty_weights
+from peft import PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from alignx_fast.config import ModelSettings
+from alignx_fast.models import attention
+from alignx_fast.models.capture import body
+from alignx_fast.models.checkpointing import checkpoint_layers
+from alignx_fast.models.fused import fuse_layers
+from alignx_fast.models.load import lora_config
+
+
+def random_model(
+    config: PreTrainedConfig, settings: ModelSettings, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel | PeftModel:
+    """A model of this shape on `device`, weights in `dtype` or NF4, with adapters and checkpointing as `load_model` gives them.
+
+    No more than one matrix is held unquantised, so what fits after loading a checkpoint fits here too.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    if settings.tuning == "qlora":
+        model.is_loaded_in_4bit = True  # peft looks at this mark to choose its adapters
+        for parent in list(body(model).modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(parent, name, _random_nf4(child, device, dtype))
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.is_meta:
+                values = torch.empty(parameter.shape, dtype=dtype, device=device).normal_(std=0.02)
+                setattr(module, name, nn.Parameter(values))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, buffer.to(device))
+    model.tie_weights()
+    attention.select(settings.attention, dtype if settings.tuning != "full" or device.type == "cpu" else torch.bfloat16)
+    attention.use_packed_attention(model)
+    fuse_layers(model)
+    checkpoint_layers(model, settings)
+    return model if settings.tuning == "full" else get_peft_model(model, lora_config(settings.lora))
+
+
+def _random_nf4(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    import bitsandbytes as bnb
+
+    shape = (layer.out_features, layer.in_features)
+    quantised = bnb.nn.Linear4bit(
+        *shape[::-1], bias=False, compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta"
+    )
+    values = torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
+    quantised.weight = bnb.nn.Params4bit(
+        values, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised
+    ).to(device)
+    if layer.bias is not None:
+        quantised.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=dtype, device=device))
+    return quantised

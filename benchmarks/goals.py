@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.measure import Row
+from benchmarks.step.cases import CACHED, EXPANDED, MICRO, NTP, TRL
 
 OURS = {"alignx", "alignx chunked"}
 STEP = "forward+backward"
@@ -131,9 +132,16 @@ def _train_value(case: str, implementation: str, *path: str) -> Callable[[Measur
 
 
 def _extra_peak(found: Measured) -> float | None:
-    small = found.value(*_train("8b-qlora-align-1024", "alignx", "peak_gib"))
-    large = found.value(*_train("8b-qlora-align-4096", "alignx", "peak_gib"))
+    small = found.value(*_train("8b-qlora-align-1024", CACHED, "peak_gib"))
+    large = found.value(*_train("8b-qlora-align-4096", CACHED, "peak_gib"))
     return None if small is None or large is None else large - small
+
+
+def _beyond_weights(found: Measured) -> float | None:
+    ours, theirs = (found.rows.get(_train("8b-qlora-align-128", name)) for name in (MICRO, EXPANDED))
+    if ours is None or theirs is None:
+        return None
+    return (ours["peak_gib"] - ours["weights_gib"]) / (theirs["peak_gib"] - theirs["weights_gib"])
 
 
 MATCHING = [f"{2 * pairs}x4096-bf16" for pairs in (512, 1024, 2048, 4096, 8192)]
@@ -198,5 +206,51 @@ KERNELS = [
         _quotient(("info_nce", CPU, "alignx chunked", STEP, "ms"), ("info_nce", CPU, "torch eager", STEP, "ms")),
     ),
 ]
-TRAINING = []
+TRAINING = [
+    Goal(
+        "Llama-3-8B shape, QLoRA, stage 1, cutoff 512, 24 GB cap, 1,024 pairs a step: peak",
+        20.0,
+        LE,
+        _train_value("8b-qlora-align-1024", CACHED, "peak_gib"),
+        "GiB",
+    ),
+    Goal("the same, 4,096 pairs a step: peak beyond that of 1,024 pairs", 0.5, LE, _extra_peak, "GiB"),
+    Goal(
+        "stage 1 step over an L_ntp-only step on the same rows, without cached gradients",
+        1.03,
+        LE,
+        _quotient(_train("8b-qlora-align-1024", MICRO, "seconds"), _train("8b-qlora-align-1024", NTP, "seconds")),
+    ),
+    Goal(
+        "the same, with cached gradients",
+        1.25,
+        LE,
+        _quotient(_train("8b-qlora-align-1024", CACHED, "seconds"), _train("8b-qlora-align-1024", NTP, "seconds")),
+    ),
+    Goal(
+        "real tokens/s over expanded losses on padded batches, 16 pairs a micro-batch",
+        3.0,
+        GE,
+        _quotient(
+            _train("8b-qlora-align-128", MICRO, "tokens_per_second"), _train("8b-qlora-align-128", EXPANDED, "tokens_per_second")
+        ),
+    ),
+    Goal("the same: memory beyond the weights over theirs", 0.333, LE, _beyond_weights),
+    Goal(
+        "stage 2: real tokens/s over TRL with packing and liger",
+        1.2,
+        GE,
+        _quotient(
+            _train("8b-qlora-instruct-128", CACHED, "tokens_per_second"),
+            _train("8b-qlora-instruct-128", TRL, "tokens_per_second"),
+        ),
+    ),
+    Goal(
+        "bf16 LoRA, 8B shape, H200: model FLOPs utilisation",
+        0.5,
+        GE,
+        _train_value("8b-lora-align-1024", CACHED, "utilisation"),
+        "",
+    ),
+]
 GOALS = KERNELS + TRAINING

@@ -38,7 +38,7 @@ class Results:
 def open_results(command: list[str], folder: Path, rates: Rates) -> Results:
     """Results of the run that starts now, in a file named after the device and the time."""
     now = datetime.now(UTC)
-    found = machine()
+    found = {key: value for key, value in machine().items() if key != "system"}
     if found["device"] == "cpu":
         found["device"] = cpu_name()
     run = {

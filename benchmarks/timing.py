@@ -32,16 +32,15 @@ def median_seconds(
     training loop, so launch overhead counts only as far as the GPU waits for it.
     """
     once = _on_gpu if device.type == "cuda" else _on_cpu
-    reset()
-    once(run)
-    reset()
-    first = once(run)
-    repeats = int(min(MOST, max(FEWEST, seconds / max(first, 1e-6))))
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    for repeat in range(MOST + 1):
         reset()
-        times.append(once(run))
-    return Times(statistics.median(times), min(times), max(times), repeats)
+        took = once(run)
+        if repeat:  # the first is the warm-up
+            times.append(took)
+        if len(times) >= FEWEST and sum(times) >= seconds:
+            break
+    return Times(statistics.median(times), min(times), max(times), len(times))
 
 
 def _on_cpu(run: Callable[[], object]) -> float:

@@ -90,7 +90,11 @@ def linear_cross_entropy(problem: InfoNce) -> Run:
     return _linear_cross_entropy(problem, lambda loss: loss, "mean")
 
 
-@implementation("info_nce", "torch linear_cross_entropy, fp32 loss", limits=_has_linear_cross_entropy)
+def _rounds_its_loss(problem: InfoNce, device: torch.device) -> str | None:
+    return _has_linear_cross_entropy(problem, device) or ("the loss is fp32 anyway" if problem.dtype == "fp32" else None)
+
+
+@implementation("info_nce", "torch linear_cross_entropy, fp32 loss", limits=_rounds_its_loss)
 def linear_cross_entropy_fp32(problem: InfoNce) -> Run:
     """Rows summed in fp32; the similarities are computed again in backward (4U)."""
     return _linear_cross_entropy(problem, lambda loss_N: loss_N.float().mean(), "none")

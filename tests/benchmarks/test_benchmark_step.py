@@ -1,0 +1,102 @@
+"""Training-step contenders: the same rows, the same losses, real NF4."""
+
+import json
+
+import bitsandbytes as bnb
+import pytest
+import torch
+
+from alignx_fast.config import AlignSettings, ContrastiveSettings
+from alignx_fast.data.packing import pack
+from alignx_fast.models import attention
+from alignx_fast.models.capture import decoder_layers
+from alignx_fast.models.heads import AlignmentHeads
+from alignx_fast.training.step import AlignStep
+from benchmarks.step.cases import CPU_CASES, GPU_CASES, config_of, find
+from benchmarks.step.expanded import expanded_losses
+from benchmarks.step.models import random_model
+from benchmarks.step.padding import padded
+from benchmarks.step.rows import MAX_LENGTH, rows_from_file, synthetic_rows
+from benchmarks.step.run import model_flops
+
+CASE = CPU_CASES[0]
+
+
+def test_expanded_losses_equal_ours_in_values_and_gradients():
+    config, rows, layer = config_of(CASE), synthetic_rows(7, 512, pairs=True), 2
+    model = random_model(config, CASE.model_settings(), attention_name="sdpa")
+    settings = AlignSettings(contrastive=ContrastiveSettings(weight=0.3))
+    heads = AlignmentHeads(config.hidden_size, settings)
+    parameters = {name: p for module in (model, heads) for name, p in module.named_parameters() if p.requires_grad}
+
+    theirs = expanded_losses(model, heads, padded(rows, left=True), settings, layer)
+    theirs["loss"].backward()
+    gradients = {name: p.grad.clone() for name, p in parameters.items()}
+    model.zero_grad()
+    heads.zero_grad()
+
+    attention.select("sdpa", torch.float32)
+    attention.use_packed_attention(model)
+    batches = pack(rows, 10_000, train_on_prompt=True)
+    step = AlignStep(model, heads, settings, layer, _plain)
+    ours = step(batches, sum(batch.num_label_tokens for batch in batches), torch.Tensor.backward)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value.detach(), rtol=1e-5, atol=1e-6)
+    for name, parameter in parameters.items():
+        expected = gradients[name]
+        assert expected.abs().max() > 0, name
+        assert (parameter.grad - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+def _plain():
+    return torch.autocast("cpu", enabled=False)
+
+
+def test_synthetic_rows_keep_their_spans_inside():
+    rows = synthetic_rows(400, 512, pairs=True)
+    lengths = [len(row["input_ids"]) for row in rows]
+    assert max(lengths) <= MAX_LENGTH
+    assert max(lengths) > 2.5 * sum(lengths) / len(lengths), "no long tail"
+    for row in rows:
+        (a, b), (c, d) = row["source"], row["target"]
+        assert 0 < a < b < c == row["prompt_length"] < d <= len(row["input_ids"])
+        assert row["src_lang"] != row["tgt_lang"]
+    assert rows == synthetic_rows(400, 512, pairs=True), "not the same rows for every contender"
+
+
+def test_rows_come_from_a_file(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    lines = [{"src_lang": "en", "tgt_lang": "de", "src": f"It is {n} o'clock.", "tgt": f"Es ist {n} Uhr."} for n in range(9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = rows_from_file(path, 8, 512)
+    assert len(rows) == 8
+    assert {row["src_lang"] for row in rows} == {1}
+    with pytest.raises(ValueError, match="9 usable pairs; 12 are needed"):
+        rows_from_file(path, 12, 512)
+
+
+def test_random_qlora_models_are_nf4_inside_and_plain_outside():
+    case = next(case for case in CPU_CASES if case.tuning == "qlora")
+    config = config_of(case)
+    model = random_model(config, case.model_settings(), attention_name="sdpa")
+    assert len(decoder_layers(model)) == config.num_hidden_layers == model.config.num_hidden_layers
+    for layer in decoder_layers(model):
+        linear = [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
+        assert len(linear) == 7
+        assert all(isinstance(m, bnb.nn.Linear4bit) and m.weight.quant_state.nested for m in linear)
+    assert type(model.lm_head) is torch.nn.Linear
+    seeds = {layer.self_attn.layer_idx for layer in decoder_layers(model)}
+    assert seeds == set(range(config.num_hidden_layers))
+    logits = model(input_ids=torch.arange(9)[None]).logits
+    assert logits.isfinite().all()
+    assert logits.std() > 0
+
+
+def test_model_flops_of_the_8b_shape():
+    """Seven billion weights in matrix products, four operations each a token for adapters, six for full training."""
+    case = find("8b-lora-align-1024")
+    rows = synthetic_rows(8, 1000, pairs=True)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    per_token = model_flops(case, rows) / tokens
+    assert 4 * 7.4e9 < per_token < 4 * 7.7e9
+    assert len({case.name for case in CPU_CASES + GPU_CASES}) == len(CPU_CASES + GPU_CASES)

@@ -4,14 +4,16 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from alignx_fast.errors import UserError
 
-# Set before any library is imported: no telemetry, and no warnings about matters the user did not choose.
+# Set before any library is imported: no telemetry, no bars in log files, no warnings about matters the user did not choose.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+if not sys.stderr.isatty():
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -68,19 +70,23 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
     ----------
     resume: continue the run in the output folder from where it stopped; starts one where there is none.
     """
+    chosen = settings_from(recipe, settings)  # before the heavy imports: a mistake in the settings is said at once
     from alignx_fast.training.run import train as run
 
-    run(settings_from(recipe, settings), resume=resume)
+    run(chosen, resume=resume)
 
 
 @app.command
-def preview(
-    recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5, stage: Literal["align", "instruct"] = "align"
-) -> None:
-    """Show rows as the model will see them: tokens, spans in colour, and what was dropped and why."""
+def preview(recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5) -> None:
+    """Show rows as the model will see them: tokens, spans in colour, and what was dropped and why.
+
+    Parameters
+    ----------
+    rows: rows to show of each stage.
+    """
     from alignx_fast.verbs.preview import show
 
-    show(settings_from(recipe, settings), rows=rows, stage=stage)
+    show(settings_from(recipe, settings), rows)
 
 
 @app.command

@@ -137,6 +137,11 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
         )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"Cannot load model {path!r}: {_first_line(error)}") from None
+    for module in model.modules():
+        # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first evaluation, for a product without a gradient:
+        # training on after it would go wrong in silence.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     attention.select(settings.attention, compute_dtype() if device().type == "cuda" else weight_dtype(settings))
     attention.use_packed_attention(model)
     fuse_layers(model)

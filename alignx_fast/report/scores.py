@@ -6,19 +6,18 @@ from pathlib import Path
 from rich.table import Table
 
 from alignx_fast.files import read_json
-
-TITLES = {"before": "before", "ntp_only": "L_ntp alone", "after_align": "after stage 1", "after": "after"}
+from alignx_fast.report.read import MOMENTS
 
 
 def evaluations(run: Path) -> dict[str, dict]:
     """The evaluations that a run folder holds, in the order of the run."""
-    files = {when: run / "evaluation" / f"{when}.json" for when in TITLES}
+    files = {when: run / "evaluation" / f"{when}.json" for when in MOMENTS}
     return {when: read_json(file) for when, file in files.items() if file.exists()}
 
 
 def score_table(scores: dict[str, dict]) -> Table:
     """One column per evaluation: averages over languages and directions."""
-    table = Table("", *(TITLES.get(when, when) for when in scores))
+    table = Table("", *(MOMENTS.get(when, when) for when in scores))
 
     def row(name: str, value: Callable[[dict], float | None], form: str) -> None:
         values = [value(s) for s in scores.values()]
@@ -32,6 +31,6 @@ def score_table(scores: dict[str, dict]) -> Table:
     return table
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
     return sum(found) / len(found) if found else None

@@ -15,7 +15,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from alignx_fast.config import Settings
-from alignx_fast.data.prepare import Prepared, prepare, training_texts
+from alignx_fast.data.gather import training_texts
+from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
 from alignx_fast.environment import record
 from alignx_fast.errors import UserError

@@ -93,7 +93,9 @@ class AlignStep:
             _add(terms, "loss_ntp", loss_ntp)
             targets.append(pooled.targets_ND.detach())
         if self.queue.size:
-            self.queue.push(torch.cat(targets), _meanings(batches))
+            # In the order of the rows, so that what the queue forgets first does not depend on how the step was cut.
+            order = torch.tensor([row for batch in batches for row in batch.rows]).argsort().to(targets[0].device)
+            self.queue.push(torch.cat(targets)[order], _meanings(batches)[order])
         terms["loss"] = terms["loss_ntp"] + w_ctr * terms.get("loss_contrastive", 0.0) + w_lam * terms.get("loss_matching", 0.0)
         return terms
 

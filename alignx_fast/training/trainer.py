@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from transformers.trainer_callback import PrinterCallback
 
 from alignx_fast.config import AlignSettings, InstructSettings
-from alignx_fast.data.mixing import epoch_order
+from alignx_fast.data.mixing import epoch_order, language_groups
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.errors import UserError
 from alignx_fast.models.capture import causal_model
@@ -125,7 +125,7 @@ class AlignXTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         columns = self.train_dataset.with_format("numpy", columns=["src_lang", "tgt_lang"])
-        groups = np.asarray(columns["src_lang"]) * 1000 + np.asarray(columns["tgt_lang"])
+        groups = language_groups(np.asarray(columns["src_lang"]), np.asarray(columns["tgt_lang"]))
         sampler = StepSampler(
             groups,
             self.rows_per_step,
@@ -211,9 +211,11 @@ class AlignXTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Dev losses over the dev rows in their own order: L_ntp per token; the others over as many pairs as a training step holds."""
+        """Dev losses, always over the same rows: L_ntp per token, the others over as many pairs as a training step holds."""
         started, was_training = time.perf_counter(), self.model.training
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        # Dev rows of one meaning lie side by side and would mask each other as negatives.
+        dataset = dataset.shuffle(seed=0)
         self.model.eval()
         sums: dict[str, float] = {}
         weights: dict[str, int] = {}

@@ -5,8 +5,9 @@ from typing import Any
 
 from rich.console import Console
 
-from alignx_fast.data.corpora import Meaning
-from alignx_fast.data.prepare import prepare, read_meanings
+from alignx_fast.data.corpora import read_meanings
+from alignx_fast.data.prepare import prepare
+from alignx_fast.data.rows import Meaning
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.files import write_json

@@ -3,16 +3,16 @@
 from rich.console import Console
 
 from alignx_fast.config import Settings
-from alignx_fast.data.prepare import training_texts
+from alignx_fast.data.gather import training_texts
 from alignx_fast.data.preview import preview
 from alignx_fast.models.load import load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, build_tokenizer
 
 
-def show(settings: Settings, *, rows: int, stage: str) -> None:
-    """Print `rows` prepared rows of a stage and the dropped ones by reason."""
+def show(settings: Settings, rows: int) -> None:
+    """Print `rows` prepared rows of every stage and the dropped ones by reason."""
     if settings.model.path == BUILTIN_TINY:
         tokenizer = build_tokenizer(training_texts(settings), settings.model.tiny_vocabulary)
     else:
         tokenizer = load_tokenizer(settings.model.path, settings.model)
-    Console().print(preview(settings, tokenizer, rows=rows, stage=stage))
+    Console().print(preview(settings, tokenizer, rows))

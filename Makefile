@@ -1,0 +1,39 @@
+# Each target makes what it needs; all can be run again at any time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install quickstart test check bench
+
+help:
+	@echo "make quickstart  install into $(VENV), train the quickstart, name the report to open"
+	@echo "make test        install, then run the tests"
+	@echo "make check       install, then lint, check formatting and types"
+	@echo "make bench       install, then run the benchmarks"
+
+# A stamp inside the environment: installing again only when the pins or the package's own metadata changed.
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) with the versions of constraints.txt (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,report]'
+	@touch $@
+
+quickstart: install
+	@echo "Training the quickstart (about 5 minutes on 2 CPU cores); a second call continues or shows what is there ..."
+	@$(BIN)/alignx-fast train quickstart --resume
+
+test: install
+	@echo "Running the tests ..."
+	@$(BIN)/python -m pytest
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: install
+	@$(BIN)/python -m pytest benchmarks

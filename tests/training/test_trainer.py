@@ -1,0 +1,217 @@
+"""AlignXTrainer: resuming, logging, dev loss, and what happens when something goes wrong."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from support.tiny_models import random_rows, tiny_model
+from transformers import TrainingArguments
+
+from alignx_fast.config import AlignSettings, InstructSettings
+from alignx_fast.errors import UserError
+from alignx_fast.training.callbacks import RunLog
+from alignx_fast.training.trainer import AlignXTrainer, StepSampler, last_checkpoint
+
+ROWS = 10
+SETTINGS = AlignSettings.model_validate(
+    {
+        "pairs_per_step": 4,
+        "contrastive": {"learn_temperature": True, "queue_size": 6, "queue_max_age": 2},
+        "matching": {"width": 8},
+    }
+)
+
+
+def trainer(
+    folder: Path,
+    *,
+    settings: AlignSettings | InstructSettings = SETTINGS,
+    steps: int = 7,
+    save_steps: int = 100,
+    optim: str = "adamw_torch",
+    **options: object,
+) -> AlignXTrainer:
+    model = options.pop("model", None) or tiny_model(attention_dropout=0.1)
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        save_steps=save_steps,
+        optim=optim,
+        learning_rate=1e-2,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=3,
+        data_seed=3,
+        remove_unused_columns=False,
+    )
+    rows = datasets.Dataset.from_list(random_rows(ROWS))
+    return AlignXTrainer(
+        model=model,
+        args=args,
+        settings=settings,
+        train_dataset=rows,
+        eval_dataset=rows,
+        align_layer=2,
+        **({"tokens_per_micro_batch": 40} | options),
+    )
+
+
+def weights(found: AlignXTrainer) -> dict[str, torch.Tensor]:
+    heads = found.heads.state_dict() if found.heads is not None else {}
+    return {**found.model.state_dict(), **{"heads." + name: value for name, value in heads.items()}}
+
+
+def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """Seven steps of four rows out of ten cross two epochs; the run is cut inside the second. Dropout, queue and heads included."""
+    whole = trainer(tmp_path / "whole")
+    start = {name: value.clone() for name, value in weights(whole).items()}
+    torch.manual_seed(3)
+    whole.train()
+    cut = trainer(tmp_path / "cut", save_steps=4)
+    torch.manual_seed(3)
+    cut.add_callback(StopAfter(5))
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    checkpoint = last_checkpoint(tmp_path / "cut")
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-4"
+    torch.manual_seed(99)
+    resumed = trainer(tmp_path / "cut", model=tiny_model(seed=8, attention_dropout=0.1))
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.state.global_step == 7
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(resumed)[name], value, rtol=0, atol=0, msg=name)
+        assert not torch.equal(start[name], value), f"{name} was not trained"
+
+
+class StopAfter(RunLog):
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_log(self, *_: object, **__: object) -> None:
+        pass
+
+    def on_step_end(self, args: object, state: object, control: object, **_: object) -> None:
+        if state.global_step == self.steps:
+            raise KeyboardInterrupt
+
+
+def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
+    for step, state in ((5, "{}"), (10, '{"global_st')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-15").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("budget", [10_000, 40, 1], ids=["one-shot", "ragged", "row-by-row"])
+def test_micro_batches_do_not_change_the_result(tmp_path: Path, budget: int) -> None:
+    settings = SETTINGS.model_copy(deep=True)
+    settings.matching.scope = "step"
+    results = []
+    for tokens in (10_000, budget):
+        model = tiny_model("bert", torch.float64)
+        found = trainer(
+            tmp_path / str(tokens), settings=settings, steps=3, model=model, optim="sgd", tokens_per_micro_batch=tokens
+        )
+        found.heads.double()
+        found.train()
+        results.append((found.state.log_history[0]["grad_norm"], weights(found)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, value in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], value, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_stage_two_and_the_run_log(tmp_path: Path) -> None:
+    found = trainer(tmp_path, settings=InstructSettings(rows_per_step=4), steps=4)
+    found.add_callback(RunLog(tmp_path / "log.jsonl", "instruct", -1))
+    before = found.evaluate()["eval_loss"]
+    found.train()
+    assert found.evaluate()["eval_loss"] < before
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    for name in ("loss", "loss_ntp", "grad_norm", "learning_rate", "tokens_per_second", "memory_gib", "epoch", "time"):
+        assert all(line[name] >= 0 for line in lines if "loss" in line), name
+    assert [line["step"] for line in lines if line.get("event") == "dev"] == [0, 4]
+
+
+def test_log_of_a_resumed_stage_has_no_line_twice(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [
+        {"stage": stage, "step": step, "time": 1.0 + step, "loss": 1.0} for stage in ("ntp_only", "align") for step in (1, 2, 3)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    RunLog(path, "align", 2)
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in kept] == [
+        ("ntp_only", 1),
+        ("ntp_only", 2),
+        ("ntp_only", 3),
+        ("align", 1),
+        ("align", 2),
+    ]
+
+
+def test_non_finite_loss_is_one_sentence_and_saves_nothing(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.model.norm.weight.data[0] = torch.nan
+    with pytest.raises(UserError, match="is nan at step 1: lower the learning rate"):
+        trainer(tmp_path, model=model, save_steps=1).train()
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_out_of_memory_halves_and_repeats_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    results = []
+    for fails in (False, True):
+        found = trainer(tmp_path / str(fails), steps=2, tokens_per_micro_batch=64)
+        inner, calls = found.align_step.__class__.__call__, []
+
+        def call(self, *args, inner=inner, calls=calls, fails=fails):
+            calls.append(1)
+            terms = inner(self, *args)
+            if fails and len(calls) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return terms
+
+        monkeypatch.setattr(type(found.align_step), "__call__", call)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        torch.manual_seed(3)
+        found.args.max_grad_norm = 1.0
+        found.train()
+        monkeypatch.setattr(type(found.align_step), "__call__", inner)
+        results.append((found, len(calls)))
+    (whole, once), (repeated, thrice) = results
+    assert (once, thrice) == (2, 3)
+    assert repeated.tokens_per_micro_batch == 32
+    assert "32 tokens per micro-batch" in capsys.readouterr().out
+    assert repeated.state.global_step == whole.state.global_step == 2
+
+
+def test_sampler_covers_every_row_once_an_epoch() -> None:
+    sampler = StepSampler(np.zeros(10), 5, 4, temperature=1.0, seed=0)
+    steps = list(sampler)
+    assert len(steps) == len(sampler) == 4
+    assert sorted(steps[0] + steps[1]) == sorted(steps[2] + steps[3]) == list(range(10))
+    assert steps[:2] != steps[2:]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"align_layer": None}, "align_layer is needed"), ({"train_dataset": datasets.Dataset.from_list([])}, "no row")],
+)
+def test_wrong_arguments(tmp_path: Path, change: dict, words: str) -> None:
+    rows = datasets.Dataset.from_list(random_rows(4))
+    options = {"train_dataset": rows, "align_layer": 1, "tokens_per_micro_batch": 64} | change
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(UserError, match=words):
+        AlignXTrainer(model=tiny_model(), args=args, settings=SETTINGS, **options)

@@ -49,19 +49,19 @@ def language_matching(
     embeddings: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor, languages: torch.Tensor
 ) -> Tensors:
     """Mean loss over all pairs and the gradients of its four inputs; autograd over row blocks of the pairs."""
-    leaves = {"embeddings": embeddings, "gate": gate, "up": up, "down": down}
-    wide = {name: tensor.detach().double().requires_grad_() for name, tensor in leaves.items()}
+    given = {"embeddings": embeddings, "gate": gate, "up": up, "down": down}
+    wide = {name: tensor.detach().double().requires_grad_() for name, tensor in given.items()}
     m, d = embeddings.shape
+    projections = [wide["embeddings"] @ weight.T for name in ("gate", "up") for weight in (wide[name][:, :d], wide[name][:, d:])]
+    leaves = [projection.detach().requires_grad_() for projection in projections]
+    gate_a, gate_b, up_a, up_b = leaves
     total = torch.zeros((), dtype=torch.float64, device=embeddings.device)
-    for rows in torch.arange(m, device=embeddings.device).split(max(1, SLAB_ELEMENTS // (16 * m * len(gate)))):
-        first_MI, second_MI = [], []
-        for weight in (wide["gate"], wide["up"]):
-            first_MI.append(wide["embeddings"][rows] @ weight[:, :d].T)
-            second_MI.append(wide["embeddings"] @ weight[:, d:].T)
-        x_CMI, v_CMI = (a[:, None] + b[None] for a, b in zip(first_MI, second_MI, strict=True))
+    for rows in torch.arange(m, device=embeddings.device).split(max(1, SLAB_ELEMENTS // (4 * m * len(gate)))):
+        x_CMI, v_CMI = gate_a[rows, None] + gate_b[None], up_a[rows, None] + up_b[None]
         z_CM2 = (torch.nn.functional.silu(x_CMI) * v_CMI) @ wide["down"].T
         same_CM = languages[rows, None] == languages[None]
         loss = torch.nn.functional.cross_entropy(z_CM2.flatten(0, 1), same_CM.long().flatten(), reduction="sum") / m**2
         loss.backward()
         total += loss.detach()
+    torch.autograd.backward(projections, [leaf.grad for leaf in leaves])
     return {"output": total} | {name: tensor.grad for name, tensor in wide.items()}

@@ -54,7 +54,7 @@ def test_what_runs_here_is_right(problem):
     ran = [found for found in implementations(problem.family) if found.obstacle(problem, CPU) is None]
     assert len(ran) >= 3
     for found in ran:
-        assert measuring.wrong(measuring.errors(problem, found, CPU), problem.dtype) is None, found.name
+        assert measuring.wrong(measuring.errors(measuring.Task(problem, found, CPU)), problem.dtype) is None, found.name
 
 
 def _half_the_loss(problem):

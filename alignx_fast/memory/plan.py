@@ -16,6 +16,8 @@ CPU_TOKENS = 4096
 """Tokens per micro-batch where there is no GPU to plan for."""
 MOST_TOKENS = 16384
 """Larger micro-batches are no faster on any card."""
+HEADROOM = 0.05
+"""Share of the card that an automatic micro-batch leaves free: running out of memory costs a step, and halves what follows."""
 GRAIN = 256
 """Micro-batches are planned in steps of this many tokens."""
 
@@ -36,7 +38,7 @@ class Plan:
     tokens: int
     """Tokens per micro-batch that the components are for: as set, or with auto the largest that fits."""
     largest: int | None
-    """The largest micro-batch that fits, at most `MOST_TOKENS`; None where not even one row does."""
+    """The largest micro-batch that fits with `HEADROOM`, at most `MOST_TOKENS`; None where not even one row does."""
     parts: list[formulas.Part]
     cpu_bytes: int
     """Checkpoints in CPU memory."""
@@ -140,12 +142,17 @@ def process_bytes(device: torch.device) -> int:
 
 def _largest(at: Callable[[int], Plan], least: int, most: int) -> int | None:
     """The largest number of tokens that fits, by bisection: memory rises with tokens."""
-    if not at(least).fits:
+
+    def fits(tokens: int) -> bool:
+        found = at(tokens)
+        return found.total <= (1 - HEADROOM) * found.gpu_bytes
+
+    if not fits(least):
         return None
     low, high = least // GRAIN, max(most, least) // GRAIN
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if at(middle * GRAIN).fits else (low, middle - 1)
+        low, high = (middle, high) if fits(middle * GRAIN) else (low, middle - 1)
     return max(least, low * GRAIN)
 
 

@@ -49,13 +49,13 @@ def measure(settings: Settings, *, stage: Stage = "align") -> list[Measured]:
     if not torch.cuda.is_available():
         raise UserError("Measuring needs a CUDA GPU; without one, leave --measure out for the plan alone.")
     device = torch.device("cuda", 0)
+    settings = settings.model_copy(deep=True)
     group = getattr(settings, stage)
     if group.tokens_per_micro_batch == "auto":
         gpu_bytes = torch.cuda.mem_get_info(device)[0] + formulas.CONTEXT_BYTES
         group.tokens_per_micro_batch = plan(settings, gpu_bytes=gpu_bytes, stage=stage).tokens
     config, _ = read_config(settings.model)
     batches = _batches(settings, group.tokens_per_micro_batch, config.get_text_config().vocab_size, device)
-    settings = settings.model_copy(deep=True)
     rows = sum(len(batch.rows) for batch in batches)
     if stage == "align":
         settings.align.pairs_per_step = rows

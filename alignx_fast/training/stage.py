@@ -7,15 +7,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings
+from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import write_json
+from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models.load import compute_dtype
 from alignx_fast.training.callbacks import ProgressLine, RunLog
 from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
 
 OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
-CPU_TOKENS_PER_MICRO_BATCH = 4096
 
 
 def training_arguments(settings: Settings, stage: AlignSettings | InstructSettings, folder: Path, rows: int) -> TrainingArguments:
@@ -56,10 +56,10 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
     )
 
 
-def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: str) -> int:
+def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -> int:
     """As set; auto asks the memory plan on a GPU."""
     asked = getattr(settings, stage).tokens_per_micro_batch
-    return asked if asked != "auto" else CPU_TOKENS_PER_MICRO_BATCH
+    return asked if asked != "auto" else auto_tokens_per_micro_batch(settings, model, stage)
 
 
 def run_stage(

@@ -54,9 +54,8 @@ def _random_nf4(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> n
         *shape[::-1], bias=False, compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta"
     )
     values = torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
-    quantised.weight = bnb.nn.Params4bit(
-        values, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised
-    ).to(device)
+    weight = bnb.nn.Params4bit(values, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised)
+    quantised.weight = weight.to(device)  # type: ignore[misc]
     if layer.bias is not None:
         quantised.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=dtype, device=device))
     return quantised

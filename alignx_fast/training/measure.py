@@ -15,6 +15,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.memory import formulas
 from alignx_fast.memory.plan import plan
 from alignx_fast.memory.shapes import read_config
+from alignx_fast.models.capture import causal_model
 from alignx_fast.models.forward import next_token_loss, packed_forward
 from alignx_fast.models.heads import AlignmentHeads
 from alignx_fast.models.load import align_layer, compute_dtype
@@ -82,7 +83,7 @@ class _Step:
         trained = [p for p in model.parameters() if p.requires_grad]
         self.align: AlignStep | None = None
         if self.settings is not None:
-            width = model.get_input_embeddings().weight.shape[1]
+            width = causal_model(model).config.get_text_config().hidden_size
             heads = AlignmentHeads(width, self.settings).to(device)
             trained += [p for p in heads.parameters() if p.requires_grad]
             self.align = AlignStep(model, heads, self.settings, layer, self.autocast)

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from .tiles import ARCHITECTURES, SHARED_MEMORY, Example, Tile
 
-KERNEL_FILES = ("span_mean_triton", "language_matching_triton")
+KERNEL_FILES = ("span_mean_triton", "info_nce_examples", "language_matching_triton")
 TENSOR_CORE_INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync")
 
 
@@ -68,13 +68,14 @@ def build(example: Example, arch: int):
     tile = example.tile(arch)
     constants = {**example.constants, **tile.blocks}
     names = example.kernel.arg_names
-    signature = {name: example.arguments.get(name, "constexpr") for name in names}
-    if missing := [name for name in names if name not in example.arguments and name not in constants]:
+    arguments = example.arguments(arch) if callable(example.arguments) else example.arguments
+    signature = {name: arguments.get(name, "constexpr") for name in names}
+    if missing := [name for name in names if name not in arguments and name not in constants]:
         raise ValueError(f"The example {example.name!r} gives no type or value for {missing}.")
     # A launch finds these out from the values: allocations are aligned, and so are most sizes and strides.
     aligned = [
         (names.index(name),)
-        for name, kind in example.arguments.items()
+        for name, kind in arguments.items()
         if (kind.startswith("*") or kind in ("i32", "i64")) and name not in example.unaligned
     ]
     source = ASTSource(

@@ -10,12 +10,10 @@ pointer, `b_` block in registers.
 
 import math
 
-import torch
 import triton
 import triton.language as tl
 
 from .info_nce_problem import LEFT_OUT as _LEFT_OUT
-from .tiles import Example, Tile, info_nce_tile
 
 LEFT_OUT = tl.constexpr(_LEFT_OUT)
 LOG2_E = tl.constexpr(math.log2(math.e))
@@ -23,6 +21,8 @@ LN_2 = tl.constexpr(math.log(2))
 # |x_ij| <= log2(e) / temperature, for cosines. Up to this bound exp2(x) and sums of 2^40 of them stay far within fp32 without any
 # maximum being subtracted, and one exponential serves the row and the column. Beyond it (temperature < 0.024) each has its own.
 PLAIN_EXP2 = tl.constexpr(60.0)
+# Work after a product goes by parts of so many columns. On Hopper that lets 128 x 256 tiles do without spilled registers.
+PART = tl.constexpr(32)
 # Row tiles that walk through the keys side by side, so that a key tile is found in L2.
 GROUP = tl.constexpr(8)
 
@@ -43,24 +43,35 @@ def norms_kernel(p_vectors, p_inverse, rows, d, stride_v, BLOCK_R: tl.constexpr,
 
 @triton.jit
 def dot_tile(
-    queries, keys, o_m, o_n, n, m, d, stride_q, stride_k,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+    queries, keys, start_m, start_n, n, m, d, stride_q, stride_k,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, INPUT_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """q_i . k_j for rows o_m and columns o_n, in fp32: [BLOCK_M, BLOCK_N]. What lies outside repeats the last vector."""
-    o_k = tl.arange(0, BLOCK_K)
-    p_q = queries + tl.minimum(o_m, n - 1).to(tl.int64)[:, None] * stride_q + o_k[None, :]
-    p_k = keys + tl.minimum(o_n, m - 1).to(tl.int64)[:, None] * stride_k + o_k[None, :]
+    """q_i . k_j of the tile that starts at (start_m, start_n), in fp32. What lies outside the matrix is finite and meaningless.
+
+    queries and keys are tensor descriptors (loads by the copy engine of sm_90 and later), or pointers.
+    """
     b_acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    for i_k in range(0, d, BLOCK_K):
-        if EVEN_D:
-            b_q = tl.load(p_q)
-            b_k = tl.load(p_k)
-        else:
-            b_q = tl.load(p_q, mask=o_k[None, :] < d - i_k, other=0)
-            b_k = tl.load(p_k, mask=o_k[None, :] < d - i_k, other=0)
-        b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=PRECISION)
-        p_q += BLOCK_K
-        p_k += BLOCK_K
+    if isinstance(queries, tl.tensor_descriptor):
+        for i_k in range(0, d, BLOCK_K):
+            b_q = queries.load([start_m, i_k])  # [BLOCK_M, BLOCK_K]
+            b_k = keys.load([start_n, i_k])  # [BLOCK_N, BLOCK_K]
+            b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=INPUT_PRECISION)
+    else:
+        o_k = tl.arange(0, BLOCK_K)
+        o_m = tl.minimum(start_m + tl.arange(0, BLOCK_M), n - 1).to(tl.int64)
+        o_n = tl.minimum(start_n + tl.arange(0, BLOCK_N), m - 1).to(tl.int64)
+        p_q = queries + o_m[:, None] * stride_q + o_k[None, :]
+        p_k = keys + o_n[:, None] * stride_k + o_k[None, :]
+        for i_k in range(0, d, BLOCK_K):
+            if EVEN_D:
+                b_q = tl.load(p_q)
+                b_k = tl.load(p_k)
+            else:
+                b_q = tl.load(p_q, mask=o_k[None, :] < d - i_k, other=0)
+                b_k = tl.load(p_k, mask=o_k[None, :] < d - i_k, other=0)
+            b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=INPUT_PRECISION)
+            p_q += BLOCK_K
+            p_k += BLOCK_K
     return b_acc
 
 
@@ -89,45 +100,76 @@ def tile_position(tiles_m, tiles_n):
 
 
 @triton.jit
+def column_part(b_tile, i_part: tl.constexpr):
+    """Columns i_part * PART and on of a tile [BLOCK_M, at most 8 * PART]: [BLOCK_M, PART]."""
+    b_part = b_tile
+    for _ in tl.static_range(3):
+        if b_part.shape[1] > PART:
+            b_left, b_right = tl.split(b_part.reshape(b_part.shape[0], 2, b_part.shape[1] // 2).permute(0, 2, 1))
+            b_part = b_left if PART * i_part % b_part.shape[1] < b_left.shape[1] else b_right
+    return b_part
+
+
+@triton.jit
 def statistics_kernel(
     queries, keys, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_rows, p_columns, p_positive,
     p_slab, row_start, row_end, n, m, d, stride_q, stride_k, slab_scale,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, INPUT_PRECISION: tl.constexpr,
     HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
-    """Per tile: (maximum, sum of exp2(x - maximum)[, sum of exp2(x - maximum) * x]) of each row and, with COLUMNS, each column.
+    """Per part of a tile: (maximum, sum of exp2(x - maximum)[, sum of exp2(x - maximum) * x]) of each row and, with COLUMNS, column.
 
-    A chunk holds whole row tiles, except the last, where row_end is n. The sums go to p_rows [2 or 3, column tiles, C] and p_columns [2 or 3, row tiles, N] for `merge_kernel`, the positives x_ii to p_positive
-    [N]. STORE writes
-    slab_scale * exp2(x - row maximum) to p_slab [C, M] for `rescale_kernel`; the rows then never share exp2 with the columns.
+    A chunk holds whole row tiles, except the last, where row_end is n. The sums go to p_rows [2 or 3, column parts, C] and
+    p_columns [2 or 3, row tiles, N] for `merge_kernel`, the positives x_ii to p_positive [N]. STORE writes slab_scale * exp2(x - row
+    maximum) to p_slab [C, M] for `rescale_kernel`.
     Floor: U, and one exponential per element (two below temperature 0.024 with COLUMNS); writes C * M elements if STORE.
     """
-    length = row_end - row_start
-    tiles_m, tiles_n = tl.cdiv(length, BLOCK_M), tl.cdiv(m, BLOCK_N)
+    tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
     i_m, i_n = tile_position(tiles_m, tiles_n)
+    start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
+    b_dot = dot_tile(
+        queries, keys, start_m, start_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, INPUT_PRECISION
+    )
+    for i_part in tl.static_range(BLOCK_N // PART):
+        part_statistics(
+            column_part(b_dot, i_part),
+            p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_rows, p_columns, p_positive, p_slab,
+            row_start, row_end, i_m, tiles_m, i_n * (BLOCK_N // PART) + i_part, tiles_n * (BLOCK_N // PART), n, m, slab_scale,
+            BLOCK_M, PART, HAS_IDS, COLUMNS, WITH_MEAN, STORE,
+        )  # fmt: skip
+
+
+@triton.jit
+def part_statistics(
+    b_dot, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_rows, p_columns, p_positive, p_slab,
+    row_start, row_end, i_m, tiles_m, i_n, tiles_n, n, m, slab_scale,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, STORE: tl.constexpr,
+):  # fmt: skip
     o_c = i_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_m = row_start + o_c
-    o_n = i_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    b_dot = dot_tile(queries, keys, o_m, o_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, PRECISION)
+    o_m, o_n = row_start + o_c, i_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    length = row_end - row_start
     scale = LOG2_E / tl.load(p_temperature)
     b_x = similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS)
-    if (i_n * BLOCK_N < row_start + (i_m + 1) * BLOCK_M) & (row_start + i_m * BLOCK_M < (i_n + 1) * BLOCK_N):
+    start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
+    if (start_n < start_m + BLOCK_M) & (start_m < start_n + BLOCK_N):
         m_p = (o_m[:, None] == o_n[None, :]) & (o_m < n)[:, None]
         tl.store(p_positive + o_m, tl.sum(tl.where(m_p, b_x, 0.0), 1), mask=tl.max(m_p.to(tl.int32), 1) > 0)
 
     if COLUMNS:
-        shared = scale <= PLAIN_EXP2
-        b_row_max = tl.where(shared, 0.0, tl.max(b_x, 1))
-        b_e = tl.exp2(b_x - b_row_max[:, None])
-        store_sums(p_rows, i_n, tiles_n, o_c, length, b_row_max, b_e, b_x, 1, WITH_MEAN)
-        b_col_max = tl.where(shared, 0.0, tl.max(b_x, 0))
-        if not shared:
-            b_e = tl.exp2(b_x - b_col_max[None, :])
-        store_sums(p_columns, i_m, tiles_m, o_n, n, b_col_max, b_e, b_x, 0, WITH_MEAN)
+        if scale <= PLAIN_EXP2:
+            b_e = tl.exp2(b_x)
+            store_sums(p_rows, i_n, tiles_n, o_c, length, tl.zeros([BLOCK_M], tl.float32), b_e, b_x, 1, WITH_MEAN)
+            store_sums(p_columns, i_m, tiles_m, o_n, n, tl.zeros([BLOCK_N], tl.float32), b_e, b_x, 0, WITH_MEAN)
+        else:
+            b_max = tl.max(b_x, 1)
+            store_sums(p_rows, i_n, tiles_n, o_c, length, b_max, tl.exp2(b_x - b_max[:, None]), b_x, 1, WITH_MEAN)
+            b_max = tl.max(b_x, 0)
+            store_sums(p_columns, i_m, tiles_m, o_n, n, b_max, tl.exp2(b_x - b_max[None, :]), b_x, 0, WITH_MEAN)
     else:
-        b_row_max = tl.max(b_x, 1)
-        b_e = tl.exp2(b_x - b_row_max[:, None])
-        store_sums(p_rows, i_n, tiles_n, o_c, length, b_row_max, b_e, b_x, 1, WITH_MEAN)
+        b_max = tl.max(b_x, 1)
+        b_e = tl.exp2(b_x - b_max[:, None])
+        store_sums(p_rows, i_n, tiles_n, o_c, length, b_max, b_e, b_x, 1, WITH_MEAN)
         if STORE:
             m_s = (o_c < length)[:, None] & (o_n < m)[None, :]
             p_s = p_slab + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
@@ -146,33 +188,36 @@ def store_sums(p_sums, i_t, tiles, o_x, length, b_max, b_e, b_x, AXIS: tl.conste
 
 
 @triton.jit
-def merge_kernel(p_sums, p_state, tiles, length, stride, CONTINUE: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_L: tl.constexpr):
-    """Merge partial sums [2 or 3, tiles, length] into the state [2 or 3, length] with plane stride `stride`, in the order of tiles.
+def merge_kernel(
+    p_sums, p_state, tiles, length, stride,
+    CONTINUE: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """Merge partial sums [2 or 3, tiles, length] into the state [2 or 3, length], whose planes are `stride` apart.
 
     CONTINUE adds to the state that is there. Floor: reads 8 or 12 bytes per tile and entry.
     """
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     m_l = o_l < length
+    b_max = tl.full([BLOCK_L], LEFT_OUT, tl.float32)
+    b_sum = tl.zeros([BLOCK_L], tl.float32)
+    b_weighted = tl.zeros([BLOCK_L], tl.float32)
     if CONTINUE:
         b_max = tl.load(p_state + o_l, mask=m_l, other=LEFT_OUT)
         b_sum = tl.load(p_state + stride + o_l, mask=m_l, other=0)
-    else:
-        b_max = tl.full([BLOCK_L], LEFT_OUT, tl.float32)
-        b_sum = tl.zeros([BLOCK_L], tl.float32)
-    b_weighted = tl.zeros([BLOCK_L], tl.float32)
-    if WITH_MEAN and CONTINUE:
-        b_weighted = tl.load(p_state + 2 * stride + o_l, mask=m_l, other=0)
-    plane = tiles.to(tl.int64) * length
-    p_t = p_sums + o_l
-    for _ in range(tiles):
-        b_new = tl.load(p_t, mask=m_l, other=LEFT_OUT)
-        b_next = tl.maximum(b_max, b_new)
-        b_old_factor, b_new_factor = tl.exp2(b_max - b_next), tl.exp2(b_new - b_next)
-        b_sum = b_sum * b_old_factor + tl.load(p_t + plane, mask=m_l, other=0) * b_new_factor
         if WITH_MEAN:
-            b_weighted = b_weighted * b_old_factor + tl.load(p_t + 2 * plane, mask=m_l, other=0) * b_new_factor
+            b_weighted = tl.load(p_state + 2 * stride + o_l, mask=m_l, other=0)
+    plane = tiles.to(tl.int64) * length
+    for i_t in range(0, tiles, BLOCK_T):
+        o_t = i_t + tl.arange(0, BLOCK_T)
+        m_t = (o_t < tiles)[:, None] & m_l[None, :]
+        p_t = p_sums + o_t.to(tl.int64)[:, None] * length + o_l[None, :]
+        b_new = tl.load(p_t, mask=m_t, other=LEFT_OUT)  # [BLOCK_T, BLOCK_L]
+        b_next = tl.maximum(b_max, tl.max(b_new, 0))
+        b_decay, b_factor = tl.exp2(b_max - b_next), tl.exp2(b_new - b_next[None, :])
+        b_sum = b_sum * b_decay + tl.sum(tl.load(p_t + plane, mask=m_t, other=0) * b_factor, 0)
+        if WITH_MEAN:
+            b_weighted = b_weighted * b_decay + tl.sum(tl.load(p_t + 2 * plane, mask=m_t, other=0) * b_factor, 0)
         b_max = b_next
-        p_t += length
     tl.store(p_state + o_l, b_max, mask=m_l)
     tl.store(p_state + stride + o_l, b_sum, mask=m_l)
     if WITH_MEAN:
@@ -211,7 +256,7 @@ def finish_kernel(
 def slab_kernel(
     queries, keys, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_row_lse, p_column_lse, p_cotangent,
     p_slab_scale, p_slab, row_start, row_end, n, m, d, stride_q, stride_k,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, EVEN_D: tl.constexpr, INPUT_PRECISION: tl.constexpr,
     HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Slab [C, M]: slab_scale * temperature * d loss / d (q_i . k_j) under the cotangents of the rows.
@@ -221,13 +266,28 @@ def slab_kernel(
     """
     tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
     i_m, i_n = tile_position(tiles_m, tiles_n)
-    o_c = i_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_m = row_start + o_c
-    o_n = i_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    b_dot = dot_tile(queries, keys, o_m, o_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, PRECISION)
+    start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
+    b_dot = dot_tile(
+        queries, keys, start_m, start_n, n, m, d, stride_q, stride_k, BLOCK_M, BLOCK_N, BLOCK_K, EVEN_D, INPUT_PRECISION
+    )
+    for i_part in tl.static_range(BLOCK_N // PART):
+        part_slab(
+            column_part(b_dot, i_part),
+            p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_row_lse, p_column_lse, p_cotangent,
+            p_slab_scale, p_slab, row_start, row_end, start_m, start_n + i_part * PART, n, m,
+            BLOCK_M, PART, HAS_IDS, COLUMNS,
+        )  # fmt: skip
+
+
+@triton.jit
+def part_slab(
+    b_dot, p_inverse_q, p_inverse_k, p_temperature, p_query_ids, p_key_ids, p_row_lse, p_column_lse, p_cotangent,
+    p_slab_scale, p_slab, row_start, row_end, start_m, start_n, n, m,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, HAS_IDS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    o_m, o_n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
     scale = LOG2_E / tl.load(p_temperature)
     b_x = similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS)
-
     b_row_lse = tl.load(p_row_lse + o_m, mask=o_m < n, other=0)
     b_row_weight = tl.load(p_cotangent + o_m, mask=o_m < n, other=0)
     if COLUMNS:
@@ -243,30 +303,32 @@ def slab_kernel(
     else:
         b_g = tl.exp2(b_x - b_row_lse[:, None]) * b_row_weight[:, None]
     b_g = tl.where(o_m[:, None] == o_n[None, :], b_g - b_row_weight[:, None], b_g)
-    store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_n, row_end, n, m)
+    store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_m - row_start, o_m, o_n, row_end, n, m)
 
 
 @triton.jit
 def rescale_kernel(
-    p_slab, p_sums, p_row_state, p_positive, p_inverse_q, p_inverse_k, p_slab_scale, row_start, row_end, n, m, stored_scale,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, TILE_N: tl.constexpr,
+    p_slab, p_sums, p_row_state, p_positive, p_inverse_q, p_inverse_k, p_slab_scale, row_start, row_end, n, m, tiles, stored_scale,
+    BLOCK_M: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """In place, from what `statistics_kernel` stored to what `slab_kernel` stores for one direction under cotangents of 1.
 
-    TILE_N: column tile of `statistics_kernel`, a multiple of BLOCK_N. The diagonal is worked out from the
-    positives, so that 1 is subtracted before rounding. Floor: reads and writes C * M elements once.
+    A program takes BLOCK_T parts. The diagonal is worked out from the positives, so that 1 is subtracted before rounding. Floor: reads
+    and writes C * M elements once.
     """
     length = row_end - row_start
     o_c = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_m = row_start + o_c
-    o_n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    o_t = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
+    o_m, o_n = row_start + o_c, tl.program_id(1) * BLOCK_T * PART + tl.arange(0, BLOCK_T * PART)
     m_c = o_c < length
     b_lse = tl.load(p_row_state + o_m, mask=m_c, other=0) + tl.log2(tl.load(p_row_state + n + o_m, mask=m_c, other=1))
-    i_t = (tl.program_id(1) * BLOCK_N) // TILE_N
-    b_factor = tl.exp2(tl.load(p_sums + i_t.to(tl.int64) * length + o_c, mask=m_c, other=0) - b_lse) / stored_scale
-    b_positive = tl.load(p_positive + o_m, mask=m_c, other=0)
+    p_t = p_sums + o_t.to(tl.int64)[None, :] * length + o_c[:, None]
+    b_max = tl.load(p_t, mask=m_c[:, None] & (o_t < tiles)[None, :], other=LEFT_OUT)
+    b_factor = tl.exp2(b_max - b_lse[:, None]) / stored_scale  # [BLOCK_M, BLOCK_T]
+    b_factor = b_factor[:, :, None].broadcast_to(BLOCK_M, BLOCK_T, PART).reshape(BLOCK_M, BLOCK_T * PART)
     p_s = p_slab + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
-    b_g = tl.load(p_s, mask=m_c[:, None] & (o_n < m)[None, :], other=0).to(tl.float32) * b_factor[:, None]
+    b_g = tl.load(p_s, mask=m_c[:, None] & (o_n < m)[None, :], other=0).to(tl.float32) * b_factor
+    b_positive = tl.load(p_positive + o_m, mask=m_c, other=0)
     b_g = tl.where(o_m[:, None] == o_n[None, :], (tl.exp2(b_positive - b_lse) - 1)[:, None], b_g)
     store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_n, row_end, n, m)
 
@@ -317,45 +379,3 @@ def project_kernel(
         b_v = tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32)
         b_grad = (tl.load(p_g + o_d, mask=m_d, other=0) - b_v * b_along[:, None]) * factor
         tl.store(p_grad + o_r.to(tl.int64)[:, None] * d + o_d, b_grad.to(p_grad.dtype.element_ty), mask=m_d)
-
-
-_INPUTS = {
-    **dict.fromkeys(("p_inverse_q", "p_inverse_k", "p_temperature"), "*fp32"),
-    **dict.fromkeys(("p_query_ids", "p_key_ids"), "*i64"),
-    **dict.fromkeys(("row_start", "row_end", "n", "m", "d", "stride_q", "stride_k"), "i32"),
-}
-_CONSTANTS = {"EVEN_D": True, "HAS_IDS": True}
-
-
-def _examples(dtype: str, torch_dtype: torch.dtype, precision: str) -> list[Example]:
-    """All launches at N = M = 65536 for one dtype."""
-    vectors = {"queries": f"*{dtype}", "keys": f"*{dtype}", "p_slab": f"*{dtype}"}
-    constants = {**_CONSTANTS, "PRECISION": precision}
-    sums = dict.fromkeys(("p_rows", "p_columns", "p_positive"), "*fp32")
-
-    def large(arch: int) -> Tile:
-        return info_nce_tile(torch_dtype, 65536, 65536, arch)
-
-    def statistics(name: str, **flags: bool) -> Example:
-        arguments = {**_INPUTS, **vectors, **sums, "slab_scale": "fp32"}
-        absent = {"p_columns": None} if not flags["COLUMNS"] else {}
-        absent |= {"p_slab": None} if not flags["STORE"] else {}
-        return Example(
-            f"statistics {name} {dtype}",
-            statistics_kernel,
-            {name: kind for name, kind in arguments.items() if name not in absent},
-            {**constants, **flags, **absent},
-            large,
-            uses_dot=True,
-        )
-
-    def slab(name: str, columns: bool) -> Example:
-        arguments = {**_INPUTS, **vectors, **dict.fromkeys(("p_row_lse", "p_column_lse", "p_cotangent", "p_slab_scale"), "*fp32")}
-        return Example(f"slab {name} {dtype}", slab_kernel, arguments, {**constants, "COLUMNS": columns}, large, uses_dot=True)
-
-    return [
-        statistics("both", COLUMNS=True, WITH_MEAN=True, STORE=False),
-        statistics("one stored", COLUMNS=False, WITH_MEAN=True, STORE=True),
-        slab("both", True),
-        slab("one", False),
-    ]

@@ -105,18 +105,14 @@ def _(queries_ND, keys_MD, temperature, query_ids, key_ids, log_sums, cotangent,
     return [_like(tensor) for tensor, want in zip((queries_ND, keys_MD), wanted, strict=False) if want]
 
 
-def keep_for_backward(ctx, tensors: Sequence[torch.Tensor | None], kept: list[torch.Tensor], call: Call) -> None:
-    """Save for `gradients`; the operator's inputs only where similarities must be computed again."""
-    ctx.mark_non_differentiable(*kept)
-    ctx.set_materialize_grads(False)
-    ctx.call, ctx.num_kept = call, len(kept)
-    ctx.num_queries, ctx.dtype = tensors[0].shape[0], tensors[0].dtype
-    ctx.save_for_backward(*kept, *(tensors if call.computes_again else ()))
+def gradients(
+    ctx, cotangent: torch.Tensor, kept: list[torch.Tensor], tensors: Sequence[torch.Tensor | None]
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients at queries, keys and temperature, None where not wanted, from `Call.kept`.
 
-
-def gradients(ctx, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Gradients at queries, keys and temperature, None where not wanted, from what `keep_for_backward` saved."""
-    call, kept, tensors = ctx.call, list(ctx.saved_tensors[: ctx.num_kept]), ctx.saved_tensors[ctx.num_kept :]
+    `tensors`: the inputs of the forward, used only where similarities are computed again.
+    """
+    call = ctx.call
     if call.reduction == "mean":
         cotangent = cotangent / ctx.num_queries
     grad_temperature = (kept.pop() * cotangent).sum() if call.wanted.temperature else None
@@ -131,12 +127,19 @@ def gradients(ctx, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, torch.
 
 def _setup_context(ctx, inputs, output):
     *tensors, symmetric, reduction, wanted, impl = inputs
-    keep_for_backward(ctx, tensors, output[1], Call(symmetric, reduction, Wanted(*wanted), impl))
+    kept = output[1]
+    ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)
+    ctx.call = Call(symmetric, reduction, Wanted(*wanted), impl)
+    ctx.num_kept, ctx.num_queries, ctx.dtype = len(kept), tensors[0].shape[0], tensors[0].dtype
+    ctx.save_for_backward(*kept, *(tensors if ctx.call.computes_again else ()))
 
 
 @once_differentiable
 def _backward(ctx, cotangent, _):
-    of_tensors = (None, None, None) if cotangent is None else gradients(ctx, cotangent)
+    of_tensors = (None, None, None)
+    if cotangent is not None:
+        of_tensors = gradients(ctx, cotangent, list(ctx.saved_tensors[: ctx.num_kept]), ctx.saved_tensors[ctx.num_kept :])
     return *of_tensors, None, None, None, None, None, None
 
 

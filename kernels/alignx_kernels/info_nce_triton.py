@@ -8,12 +8,13 @@ otherwise 3 more in the backward, which computes the similarities again. What no
 
 import torch
 import triton
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import info_nce_kernels as kernels
 from .info_nce_problem import Forward, Inputs, Wanted, waiting_dtype
-from .tiles import INFO_NCE_VECTORS, SLAB_BYTES, Tile, architecture, info_nce_tile
+from .tiles import INFO_NCE_MERGE, INFO_NCE_RESCALE, INFO_NCE_ROWS, INFO_NCE_VECTORS, SLAB_BYTES, architecture, info_nce_tile
 
-STATISTICS_ROWS = 16384  # a chunk where no slab is stored: its sums take 64 MB at 128 x 128 tiles and M = 65536
+STATISTICS_ROWS = 8192  # a chunk where no slab is stored: its sums take 160 MB at M = 65536
 # fp16 ends at 65504 and thins out below 2^-14, so what is stored in it is scaled up to these largest values. bf16 needs none.
 FP16_EXPONENTIAL = 2.0**15
 FP16_SLAB = 2.0**14
@@ -67,8 +68,16 @@ class _Plan:
         self.ids = tuple(ids if ids is None else ids.contiguous() for ids in (inputs.query_ids, inputs.key_ids))
         (self.n, self.d), self.m = self.queries_ND.shape, self.keys_MD.shape[0]
         arch = architecture(self.keys_MD.device)
-        self.tile: Tile = info_nce_tile(self.keys_MD.dtype, self.n, self.m, arch)
-        self.vectors = INFO_NCE_VECTORS[arch]
+        use_descriptors = arch >= 90 and all(map(_describable, (self.queries_ND, self.keys_MD)))
+        self.tile = info_nce_tile(self.keys_MD.dtype, self.n, self.m, arch, use_descriptors)
+        self.operands = (self.queries_ND, self.keys_MD)
+        if use_descriptors:
+            blocks = (self.block_m, self.tile.blocks["BLOCK_K"]), (self.block_n, self.tile.blocks["BLOCK_K"])
+            self.operands = tuple(
+                TensorDescriptor.from_tensor(x, list(block)) for x, block in zip(self.operands, blocks, strict=True)
+            )
+        self.vectors, self.rows = INFO_NCE_VECTORS[arch], INFO_NCE_ROWS[arch]
+        self.merging, self.rescaling = INFO_NCE_MERGE[arch], INFO_NCE_RESCALE[arch]
         row_bytes = self.m * self.keys_MD.element_size()
         rows = SLAB_BYTES[arch] // row_bytes if slab else STATISTICS_ROWS
         self.chunk = min(self.n, max(1, rows // self.block_m) * self.block_m)
@@ -101,12 +110,12 @@ class _Plan:
         return inverse_X
 
     def statistics(self, start: int, stop: int, planes: int, columns: bool, slab_CM: torch.Tensor | None):
-        """Partial sums of rows [planes, column tiles, C] and columns [planes, row tiles, N]; fills the slab if there is one."""
+        """Partial sums of rows [planes, column parts, C] and columns [planes, row tiles, N]; fills the slab if there is one."""
         tiles_m, tiles_n = self.tiles(start, stop)
-        row_sums = self.empty(planes, tiles_n, stop - start)
+        row_sums = self.empty(planes, tiles_n * (self.block_n // kernels.PART.value), stop - start)
         column_sums = self.empty(planes, tiles_m, self.n) if columns else None
         kernels.statistics_kernel[(tiles_m * tiles_n,)](
-            self.queries_ND, self.keys_MD, self.inverse_q, self.inverse_k, self.temperature, *self.ids, row_sums, column_sums,
+            *self.operands, self.inverse_q, self.inverse_k, self.temperature, *self.ids, row_sums, column_sums,
             self.positive_N, slab_CM, start, stop, self.n, self.m, self.d, self.queries_ND.stride(0), self.keys_MD.stride(0), self.stored_scale,
             **self._products(), COLUMNS=columns, WITH_MEAN=planes == 3, STORE=slab_CM is not None,
         )  # fmt: skip
@@ -115,8 +124,8 @@ class _Plan:
     def merge(self, sums: torch.Tensor, state: torch.Tensor, stride: int, fresh: bool) -> None:
         """Into `state` [planes, length], whose planes are `stride` apart."""
         planes, tiles, length = sums.shape
-        kernels.merge_kernel[(triton.cdiv(length, 128),)](
-            sums, state, tiles, length, stride, CONTINUE=not fresh, WITH_MEAN=planes == 3, BLOCK_L=128, num_warps=4
+        kernels.merge_kernel[(triton.cdiv(length, self.merging.blocks["BLOCK_L"]),)](
+            sums, state, tiles, length, stride, CONTINUE=not fresh, WITH_MEAN=planes == 3, **self.merging.options
         )
 
     def finish(self, rows: torch.Tensor, columns: torch.Tensor | None, gradients: tuple) -> Forward:
@@ -124,17 +133,17 @@ class _Plan:
         loss, row_lse = self.empty(self.n), self.empty(self.n)
         column_lse = None if columns is None else self.empty(self.n)
         slope = self.empty(self.n) if with_mean else None
-        kernels.finish_kernel[(triton.cdiv(self.n, 256),)](
+        kernels.finish_kernel[(triton.cdiv(self.n, self.rows.blocks["BLOCK_L"]),)](
             rows, columns, self.positive_N, self.temperature, loss, row_lse, column_lse, slope, self.n,
-            COLUMNS=columns is not None, WITH_MEAN=with_mean, BLOCK_L=256, num_warps=4,
+            COLUMNS=columns is not None, WITH_MEAN=with_mean, **self.rows.options,
         )  # fmt: skip
         return Forward(loss, *gradients, row_lse, column_lse, slope)
 
     def rescale(self, start: int, stop: int, row_sums: torch.Tensor, rows: torch.Tensor, gradients: "_Gradients") -> None:
-        block_n = min(self.block_n, 128)
-        kernels.rescale_kernel[(triton.cdiv(stop - start, 16), triton.cdiv(self.m, block_n))](
-            gradients.slab_CM, row_sums, rows, self.positive_N, self.inverse_q, self.inverse_k, gradients.scale,
-            start, stop, self.n, self.m, self.stored_scale, BLOCK_M=16, BLOCK_N=block_n, TILE_N=self.block_n, num_warps=4,
+        block_m, block_t = (self.rescaling.blocks[name] for name in ("BLOCK_M", "BLOCK_T"))
+        kernels.rescale_kernel[(triton.cdiv(stop - start, block_m), triton.cdiv(self.m, block_t * kernels.PART.value))](
+            gradients.slab_CM, row_sums, rows, self.positive_N, self.inverse_q, self.inverse_k, gradients.scale, start, stop, self.n,
+            self.m, row_sums.shape[1], self.stored_scale, **self.rescaling.options,
         )  # fmt: skip
 
     def slab(
@@ -148,7 +157,7 @@ class _Plan:
     ) -> None:
         tiles_m, tiles_n = self.tiles(start, stop)
         kernels.slab_kernel[(tiles_m * tiles_n,)](
-            self.queries_ND, self.keys_MD, self.inverse_q, self.inverse_k, self.temperature, *self.ids, row_lse_N, column_lse_N,
+            *self.operands, self.inverse_q, self.inverse_k, self.temperature, *self.ids, row_lse_N, column_lse_N,
             cotangent_N, gradients.scale, gradients.slab_CM, start, stop, self.n, self.m, self.d, self.queries_ND.stride(0),
             self.keys_MD.stride(0), **self._products(), COLUMNS=column_lse_N is not None,
         )  # fmt: skip
@@ -167,7 +176,7 @@ class _Plan:
         return {
             **self.tile.options,
             "EVEN_D": self.d % self.tile.blocks["BLOCK_K"] == 0,
-            "PRECISION": "ieee",
+            "INPUT_PRECISION": "ieee" if self.keys_MD.dtype == torch.float32 else "tf32",
             "HAS_IDS": self.ids[0] is not None,
         }
 
@@ -226,3 +235,9 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, accumulate: bo
 
 def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
     return vectors_XD if vectors_XD.stride(1) == 1 else vectors_XD.contiguous()
+
+
+def _describable(vectors_XD: torch.Tensor) -> bool:
+    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes."""
+    row_bytes = vectors_XD.stride(0) * vectors_XD.element_size()
+    return vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0

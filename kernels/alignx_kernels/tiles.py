@@ -43,7 +43,8 @@ class Example:
 
     name: str
     kernel: Any  # the triton.jit function
-    arguments: Mapping[str, str]  # run-time arguments: Triton types, such as "*bf16", "i32", "fp32"
+    # Run-time arguments: Triton types, such as "*bf16", "i32", "fp32"; or a function from the architecture to them.
+    arguments: Mapping[str, str] | Callable[[int], Mapping[str, str]]
     constants: Mapping[str, Any]  # constexprs besides the tile's, and integers that are 1 at launch
     tile: Callable[[int], Tile]  # architecture -> launch settings
     unaligned: frozenset[str] = field(default_factory=frozenset)  # integers not divisible by 16 at launch
@@ -77,28 +78,38 @@ LANGUAGE_PAIRS = {
 
 
 # InfoNCE. Products of similarities: the largest tile that keeps its accumulator in registers next to a pipeline of loads within
-# shared memory; on Hopper 128 x 256 halves the traffic from L2 of the larger operand.
+# shared memory; 128 x 256 halves the traffic from L2 of the queries. Columns at most 256.
 _INFO_NCE_16_BIT = {
     80: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
     86: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
     89: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
-    90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    # Without tensor descriptors (rows that are no multiples of 16 bytes apart).
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
     100: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
     120: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
 }
+_INFO_NCE_DESCRIPTORS = _INFO_NCE_16_BIT | {
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    100: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+}
 # fp32 stays exact ("ieee"), which runs on the ordinary units.
-_INFO_NCE_32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=8, num_stages=2))
+_INFO_NCE_32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=4, num_stages=2))
 # Problems too small to give every multiprocessor a large tile.
 _INFO_NCE_SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
 _INFO_NCE_SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 128 tiles, to be settled by measurement
-# Norms and the projection of gradients move bytes only.
+# The rest moves bytes only. BLOCK_T counts parts of 32 columns.
+INFO_NCE_ROWS = everywhere(Tile({"BLOCK_L": 256}, num_warps=4))
+INFO_NCE_MERGE = everywhere(Tile({"BLOCK_T": 64, "BLOCK_L": 32}, num_warps=4))
+INFO_NCE_RESCALE = everywhere(Tile({"BLOCK_M": 16, "BLOCK_T": 8}, num_warps=8))
 INFO_NCE_VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))
 # A chunk's d loss / d similarity: large enough to run the products at full rate, small beside the card's memory.
 SLAB_BYTES = {80: 512 << 20, 86: 128 << 20, 89: 128 << 20, 90: 512 << 20, 100: 512 << 20, 120: 128 << 20}
 
 
-def info_nce_tile(dtype: torch.dtype, n: int, m: int, arch: int) -> Tile:
+def info_nce_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool) -> Tile:
     """Launch settings of the kernels that work out N x M similarities."""
     if dtype == torch.float32:
         return _INFO_NCE_32_BIT[arch]
-    return _INFO_NCE_SMALL[arch] if n * m <= _INFO_NCE_SMALL_UP_TO else _INFO_NCE_16_BIT[arch]
+    if n * m <= _INFO_NCE_SMALL_UP_TO:
+        return _INFO_NCE_SMALL[arch]
+    return (_INFO_NCE_DESCRIPTORS if descriptors else _INFO_NCE_16_BIT)[arch]

@@ -37,7 +37,7 @@ class Device:
         if driver := machine.get("driver"):
             parts.append(f"driver {driver}")
         else:
-            parts.append(f"{machine['cpu_threads']} threads")
+            parts.append(f"{machine['cpu_threads']} thread{'s' * (machine['cpu_threads'] != 1)}")
         if commit := self.run["git"].get("commit"):
             parts.append(f"commit {commit[:10]}")
         return ", ".join([*parts, self.run["date"][:10]])
@@ -115,7 +115,7 @@ def readme_part(devices: list[Device]) -> str:
         return "No results yet."
     parts = []
     for device in devices:
-        headlines = [row for row in device.rows.values() if row["problem"] in HEADLINES or row["family"] == "train_step"]
+        headlines = [row for row in device.rows.values() if row["problem"] in HEADLINES or row["problem"].startswith("8b-")]
         headlines.sort(key=lambda row: (row["family"] == "train_step", row["problem"], row.get(STEP, {}).get("ms", float("inf"))))
         parts.append(
             f"**{device.caption()}**\n\n{table(headlines)}\n\n![time and memory](benchmarks/results/{plot_name(device)})"
@@ -170,7 +170,7 @@ def plot(device: Device, path: Path) -> None:
         (right, [(row["extra_bytes"] or 0) / 1e6 for row in rows], "memory beyond inputs and gradients, MB"),
     ):
         bars = axis.barh(names, values, color=colours)
-        axis.bar_label(bars, fmt="%.3g", padding=3)
+        axis.bar_label(bars, fmt=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}", padding=3)
         axis.margins(x=0.15)
         axis.set_title(title, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)

@@ -45,6 +45,7 @@ def open_results(command: list[str], folder: Path, rates: Rates) -> Results:
         "date": now.isoformat(timespec="seconds"),
         "command": " ".join(command),
         "machine": found,
+        "load_average": os.getloadavg()[0],
         "versions": versions() | {name: _version(name) for name in PEERS},
         "git": git_state(),
     }

@@ -28,7 +28,7 @@ def test_fits_the_card_without_spills(example, arch):
     assert report.shared_bytes <= SHARED_MEMORY[arch]
     if example.uses_dot:
         # fp32 is multiplied exactly, which tensor cores do not do.
-        is_exact = example.constants.get("PRECISION") == "ieee"
+        is_exact = example.constants.get("INPUT_PRECISION") == "ieee"
         assert report.instruction == (None if is_exact else TENSOR_CORES[arch])
 
 

@@ -23,9 +23,9 @@ def checkpoint_layers(model: nn.Module, settings: ModelSettings) -> None:
             raise UserError("model.offload_checkpoints needs checkpoints to offload: add `--model.gradient_checkpointing true`.")
         return
     causal = causal_model(model)
+    # gradient_checkpointing_enable is the older name of the same (transformers 5.17), deprecated in 5.23.
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
     try:
-        causal.activation_checkpointing_enable(
-            {"use_reentrant": False}, every_n_layers=every, offload=settings.offload_checkpoints and torch.cuda.is_available()
-        )
+        enable({"use_reentrant": False}, every_n_layers=every, offload=settings.offload_checkpoints and torch.cuda.is_available())
     except ValueError as error:
         raise UserError(f"{error} Use `--model.gradient_checkpointing false`.") from None

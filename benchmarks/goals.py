@@ -200,10 +200,10 @@ KERNELS = [
         "MB",
     ),
     Goal(
-        "the same: our time over torch eager's",
+        "the same: our time over torch eager's, both in turn",
         0.8,
         LE,
-        _quotient(("info_nce", CPU, "alignx chunked", STEP, "ms"), ("info_nce", CPU, "torch eager", STEP, "ms")),
+        lambda found: found.value("info_nce", CPU, "alignx chunked", "over_eager"),
     ),
 ]
 TRAINING = [

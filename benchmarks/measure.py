@@ -14,7 +14,7 @@ from benchmarks.fresh import in_fresh_process
 from benchmarks.implementations import Implementation, Run, find
 from benchmarks.problems import TOLERANCES, Problem, Tensors, cotangent
 from benchmarks.rates import Rates
-from benchmarks.timing import cpu_peak_bytes, gpu_peak_bytes, median_seconds
+from benchmarks.timing import alternating_ratio, cpu_peak_bytes, gpu_peak_bytes, median_seconds
 
 Row = dict[str, Any]
 TRUTH_SECONDS = 30.0
@@ -102,7 +102,19 @@ def _measured(problem: Problem, implementation: Implementation, rates: Rates, se
             "over_floor": times.median / problem.floor(phase, rates),
         }
     task.drop_gradients()
+    if implementation.ours and rates.device.type == "cpu" and problem.family == "info_nce":
+        row["over_eager"] = _over_eager(task)
     return row | {"extra_bytes": _extra_bytes(task, implementation), "status": "ok"}
+
+
+def _over_eager(task: Task) -> float:
+    """Time of forward and backward over that of torch eager, both in turn."""
+    eager = Task(task.problem, find("info_nce", "torch eager"), task.device)
+
+    def step(one: Task) -> Callable[[], object]:
+        return lambda: (one.drop_gradients(), one.forward_backward())
+
+    return alternating_ratio(step(task), step(eager))
 
 
 def _extra_bytes(task: Task, implementation: Implementation) -> int | None:

@@ -43,6 +43,12 @@ def median_seconds(
     return Times(statistics.median(times), min(times), max(times), len(times))
 
 
+def alternating_ratio(one: Callable[[], object], other: Callable[[], object], rounds: int = 5) -> float:
+    """Median of time(one) / time(other) over rounds of both, on a CPU: what else the machine does meets both alike."""
+    one(), other()
+    return statistics.median(_on_cpu(one) / _on_cpu(other) for _ in range(rounds))
+
+
 def _on_cpu(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()

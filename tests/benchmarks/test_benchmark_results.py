@@ -1,6 +1,7 @@
 """Timing, memory, and the way from rows to the README."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from benchmarks.fresh import FreshProcessError, in_fresh_process
 from benchmarks.goals import GOALS, LARGEST, Measured
 from benchmarks.rates import Rates
 from benchmarks.results import Results
-from benchmarks.timing import cpu_peak_bytes, median_seconds
+from benchmarks.timing import alternating_ratio, cpu_peak_bytes, median_seconds
 
 CPU = torch.device("cpu")
 PROBLEM = LARGEST["one direction"]
@@ -117,6 +118,13 @@ def test_every_repeat_starts_after_its_reset():
     assert times.repeats == 3
     assert calls == ["reset", "run"] * 4, "one warm-up, then the repeats"
     assert times.fastest <= times.median <= times.slowest
+
+
+def test_a_ratio_is_taken_in_turn():
+    calls = []
+    ratio = alternating_ratio(lambda: (time.sleep(0.02), calls.append(1)), lambda: (time.sleep(0.01), calls.append(2)), rounds=3)
+    assert calls == [1, 2] * 4
+    assert 1.3 < ratio < 3.0
 
 
 def test_a_fresh_process_answers_or_says_why_not():

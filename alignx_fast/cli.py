@@ -77,6 +77,20 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
 
 
 @app.command
+def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = None, measure: bool = False) -> None:
+    """Show where the memory goes and how long a step takes, before any weight is loaded.
+
+    Parameters
+    ----------
+    gpu: memory of the card, such as 24GiB; default: the card of this machine, or 24GiB.
+    measure: run one step with random weights on this machine's GPU and set it beside the plan.
+    """
+    from alignx_fast.verbs.plan import show
+
+    show(settings_from(recipe, settings), gpu, measured=measure)
+
+
+@app.command
 def preview(recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5) -> None:
     """Show rows as the model will see them: tokens, spans in colour, and what was dropped and why.
 

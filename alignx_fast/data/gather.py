@@ -17,6 +17,7 @@ from alignx_fast.data.dedupe import components, instruction_keys, normalise, pai
 from alignx_fast.data.languages import check_language
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.templates import WORDINGS, Template
 from alignx_fast.errors import UserError
 
 Row = TypeVar("Row", Pair, Instruction)
@@ -65,9 +66,12 @@ def gather(settings: Settings, stage: Stage) -> Gathered:
 
 
 def training_texts(settings: Settings) -> Iterator[str]:
-    """Every text that the first stage trains on, held-out ones excluded: what a new tokenizer may be trained on."""
-    for row in gather(settings, settings.stages[0]).train:
-        yield from (row.src, row.tgt) if isinstance(row, Pair) else (row.instruction, row.input, row.output)
+    """Every row that the first stage trains on, held-out ones excluded, in the layout that the model will read: what a new tokenizer
+    is trained on."""
+    template = Template.alpaca()
+    for number, row in enumerate(gather(settings, settings.stages[0]).train):
+        rendered = template.render_pair(row, number % len(WORDINGS)) if isinstance(row, Pair) else template.render_instruction(row)
+        yield rendered.text
 
 
 @dataclass

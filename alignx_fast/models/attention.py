@@ -123,7 +123,7 @@ def packed_attention(
     elif _selected == "varlen" and plain:
         out_THd = _varlen_attention(q_THd, k_THd, v_THd, cu_seq_lens_q, max_length_q, scale, _window(sliding_window))
     else:
-        out_THd = _padded_attention(q_THd, k_THd, v_THd, cu_seq_lens_q, max_length_q, scale, dropout, sliding_window, softcap)
+        out_THd = _padded_attention(q_THd, k_THd, v_THd, cu_seq_lens_q, scale, dropout, sliding_window, softcap)
     return out_THd[None], None
 
 
@@ -187,37 +187,56 @@ def _padded_attention(
     k_THd: torch.Tensor,
     v_THd: torch.Tensor,
     cu_seqlens: torch.Tensor,
-    max_length: int,
     scale: float,
     dropout: float,
     sliding_window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
     # Padding is on the right and attention is causal, so no real token ever sees a padded one and no padding mask is needed.
-    tokens, sequences, device = q_THd.shape[0], cu_seqlens.shape[0] - 1, q_THd.device
-    starts_B = cu_seqlens[:-1].long()
-    column_L = torch.arange(max_length, device=device)
-    gather_BL = (starts_B[:, None] + column_L).clamp_(max=tokens - 1)
-    row_T = torch.repeat_interleave(torch.arange(sequences, device=device), cu_seqlens.diff().long(), output_size=tokens)
-    scatter_T = row_T * max_length + torch.arange(tokens, device=device) - starts_B[row_T]
+    # Rows are padded in groups of like length (by powers of two): one long row must not stretch a hundred short ones.
+    lengths, device = cu_seqlens.diff().tolist(), q_THd.device
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault((length - 1).bit_length(), []).append(row)
+    places, pieces = [], []
+    for rows in groups.values():
+        rows_B = torch.tensor(rows, device=device)
+        column_L = torch.arange(max(lengths[row] for row in rows), device=device)
+        position_BL = cu_seqlens[rows_B].long()[:, None] + column_L
+        real_BL = position_BL < cu_seqlens[rows_B + 1][:, None]
+        gather_BL = position_BL.clamp(max=q_THd.shape[0] - 1)
+        q_BHLd, k_BHLd, v_BHLd = (x[gather_BL].transpose(1, 2) for x in (q_THd, k_THd, v_THd))
+        out_BHLd = _causal_attention(q_BHLd, k_BHLd, v_BHLd, scale, dropout, sliding_window, softcap)
+        pieces.append(out_BHLd.transpose(1, 2)[real_BL])
+        places.append(position_BL[real_BL])
+    back_T = torch.cat(places).argsort()
+    return torch.cat(pieces)[back_T]
 
-    q_BHLd, k_BHLd, v_BHLd = (x[gather_BL].transpose(1, 2) for x in (q_THd, k_THd, v_THd))
-    grouped = k_BHLd.shape[1] != q_BHLd.shape[1]
+
+def _causal_attention(
+    q_BHLd: torch.Tensor,
+    k_BHLd: torch.Tensor,
+    v_BHLd: torch.Tensor,
+    scale: float,
+    dropout: float,
+    sliding_window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    length, grouped = q_BHLd.shape[2], k_BHLd.shape[1] != q_BHLd.shape[1]
     mask_LL = None
-    if softcap or (sliding_window and sliding_window < max_length):
+    if softcap or (sliding_window and sliding_window < length):
+        column_L = torch.arange(length, device=q_BHLd.device)
         distance_LL = column_L[:, None] - column_L[None, :]
-        mask_LL = (distance_LL >= 0) & (distance_LL < (sliding_window or max_length))
-    if softcap:
-        groups = q_BHLd.shape[1] // k_BHLd.shape[1]
-        k_BHLd, v_BHLd = k_BHLd.repeat_interleave(groups, 1), v_BHLd.repeat_interleave(groups, 1)
-        scores_BHLL = softcap * torch.tanh(q_BHLd @ k_BHLd.transpose(-1, -2) * scale / softcap)
-        weights_BHLL = scores_BHLL.masked_fill(~mask_LL, -torch.inf).float().softmax(-1).to(q_BHLd.dtype)
-        out_BHLd = F.dropout(weights_BHLL, dropout) @ v_BHLd
-    else:
-        out_BHLd = F.scaled_dot_product_attention(
+        mask_LL = (distance_LL >= 0) & (distance_LL < (sliding_window or length))
+    if not softcap:
+        return F.scaled_dot_product_attention(
             q_BHLd, k_BHLd, v_BHLd, mask_LL, dropout, is_causal=mask_LL is None, scale=scale, enable_gqa=grouped
         )
-    return out_BHLd.transpose(1, 2).flatten(0, 1)[scatter_T]
+    repeats = q_BHLd.shape[1] // k_BHLd.shape[1]
+    k_BHLd, v_BHLd = k_BHLd.repeat_interleave(repeats, 1), v_BHLd.repeat_interleave(repeats, 1)
+    scores_BHLL = softcap * torch.tanh(q_BHLd @ k_BHLd.transpose(-1, -2) * scale / softcap)
+    weights_BHLL = scores_BHLL.masked_fill(~mask_LL, -torch.inf).float().softmax(-1).to(q_BHLd.dtype)
+    return F.dropout(weights_BHLL, dropout) @ v_BHLd
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -27,9 +27,12 @@ class Vectors:
 
 def forward_pooled(model: nn.Module, batch: PackedBatch, layer: int, *, matching: bool) -> tuple[torch.Tensor, Vectors]:
     """Run the body on a packed batch; returns the last hidden state [T, D] and the pooled vectors."""
-    with captured(model, [layer], lambda hidden_TD: pool_pairs(hidden_TD, batch)) as states:
+    with captured(model, [layer]) as states:
         hidden_TD = packed_forward(model, batch)
-    return hidden_TD, Vectors(*states[layer], pool_matching(hidden_TD, batch) if matching else None)
+    # Pooled out here, not in the hook: the hook may run inside a checkpointed layer, which would pool again when it is recomputed.
+    # The state itself is kept by the next layer anyway.
+    sources_ND, targets_ND = pool_pairs(states.pop(layer), batch)
+    return hidden_TD, Vectors(sources_ND, targets_ND, pool_matching(hidden_TD, batch) if matching else None)
 
 
 def pool_pairs(hidden_TD: torch.Tensor, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from alignx_fast.environment import record
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.files import read_json, write_json, write_text
+from alignx_fast.memory.advice import check_fits
 from alignx_fast.models.load import align_layer, load_config, load_model, load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
 from alignx_fast.report.scores import evaluations, score_table
@@ -36,6 +37,9 @@ class Run:
         self.settings, self.folder, self.resume = settings, settings.output, resume
         self.console = Console(highlight=False)
         self.prepared: dict[str, Prepared] = {}
+        if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
+            load_config(settings.model.path, settings.model)
+            check_fits(settings, torch.cuda.get_device_properties(0).total_memory)
         self._open_folder()
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)

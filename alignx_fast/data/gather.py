@@ -70,7 +70,9 @@ def training_texts(settings: Settings) -> Iterator[str]:
     is trained on."""
     template = Template.alpaca()
     for number, row in enumerate(gather(settings, settings.stages[0]).train):
-        rendered = template.render_pair(row, number % len(WORDINGS)) if isinstance(row, Pair) else template.render_instruction(row)
+        rendered = (
+            template.render_pair(row, number % len(WORDINGS)) if isinstance(row, Pair) else template.render_instruction(row)
+        )
         yield rendered.text
 
 

@@ -9,13 +9,14 @@ from functools import partial
 
 import torch
 from alignx_kernels import span_mean
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import Example, encode_texts
 from alignx_fast.models.capture import captured
 from alignx_fast.models.forward import packed_forward
+from alignx_fast.models.load import Model
 
 MAX_LENGTH = 512  # tokens of a sentence; longer ones are cut
 VECTOR_BYTES = 4 * 2**30  # vectors held at once; more layers than fit are read in further passes
@@ -52,16 +53,14 @@ def present(sentences: Sequence[Sentence], num_languages: int, num_meanings: int
     return has_LN
 
 
-def batches(
-    model: PreTrainedModel, sentences: Sequence[Sentence], tokens_per_batch: int
-) -> Iterator[tuple[list[Sentence], PackedBatch]]:
+def batches(model: Model, sentences: Sequence[Sentence], tokens_per_batch: int) -> Iterator[tuple[list[Sentence], PackedBatch]]:
     """Packed batches on the model's device, each with its sentences in the order in which they are packed."""
     for batch in pack([sentence.example for sentence in sentences], tokens_per_batch, train_on_prompt=True):
         yield [sentences[row] for row in batch.rows], batch.to(model.device)
 
 
 def layer_vectors(
-    model: PreTrainedModel,
+    model: Model,
     sentences: Sequence[Sentence],
     has_LN: torch.Tensor,
     layers: Sequence[int],

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.languages import check_language
@@ -20,10 +20,11 @@ from alignx_fast.evaluation.sample import choose_meanings
 from alignx_fast.evaluation.translation import translation
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.models.capture import num_layers
+from alignx_fast.models.load import Model
 
 
 def evaluate(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     meanings: Sequence[Meaning],
     settings: EvaluationSettings,
@@ -90,7 +91,7 @@ def evaluate(
 
 
 def representations(
-    model: PreTrainedModel,
+    model: Model,
     sentences: Sequence[Sentence],
     languages: Sequence[str],
     meanings: Sequence[Meaning],

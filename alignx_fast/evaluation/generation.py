@@ -4,16 +4,17 @@ import re
 from collections.abc import Sequence
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignx_fast.data.spans import eos_id
 from alignx_fast.models.forward import generation_mode
+from alignx_fast.models.load import Model
 
 NEXT_SECTION = re.compile(r"\n\s*###")  # a model that rambles on opens a new section of the prompt layout
 
 
 def generate(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[list[int]],
     *,
@@ -55,7 +56,7 @@ def batches_by_length(prompts: Sequence[list[int]], max_new_tokens: int, tokens_
     return groups
 
 
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, end_marker: str) -> list[int]:
+def end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase, end_marker: str) -> list[int]:
     """Tokens that end an answer: the tokenizer's, those of the model's generation settings, and the end of a chat turn."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     configured = configured if isinstance(configured, list) else [configured]

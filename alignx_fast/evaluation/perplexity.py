@@ -5,18 +5,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel
 
 from alignx_fast.data.packing import PackedBatch
 from alignx_fast.evaluation.encode import MAX_LENGTH, Sentence, batches
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
+from alignx_fast.models.load import Model
 
 LARGEST = 700.0  # nats per token; beyond, or NaN, the exponential is no number
 
 
-def perplexity(
-    model: PreTrainedModel, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int
-) -> dict[str, dict]:
+def perplexity(model: Model, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int) -> dict[str, dict]:
     """Perplexity per token and bits per character, by language: {"en": {"perplexity", "bits_per_character", "tokens"}}.
 
     Bits per character compare models with different tokenizers. Both are None for a model that has diverged. Sentences cut at
@@ -40,7 +38,7 @@ def perplexity(
     }
 
 
-def sequence_losses(model: PreTrainedModel, batch: PackedBatch) -> list[tuple[float, int]]:
+def sequence_losses(model: Model, batch: PackedBatch) -> list[tuple[float, int]]:
     """Sum of the next-token loss (nats) and number of predicted tokens for every sequence of the batch."""
     hidden_TD, labels_T = packed_forward(model, batch), batch.labels[0]
     predicted = (labels_T != -100).nonzero()[:, 0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.languages import check_language
@@ -12,6 +12,7 @@ from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
 from alignx_fast.evaluation.sample import evenly
 from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
+from alignx_fast.models.load import Model
 
 
 def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -31,7 +32,7 @@ def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[
 
 
 def translation(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     meanings: Sequence[Meaning],
     settings: EvaluationSettings,

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.models.forward import generation_mode
+from alignx_fast.models.load import Model
 
 
 def run_understanding(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], limit: int | None = None
+    model: Model, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[str], limit: int | None = None
 ) -> dict[str, dict]:
     """lm-eval's scores by task ({"xnli_de": {"acc,none": 0.4, ...}}) on at most `limit` examples each.
 

@@ -133,7 +133,7 @@ def _window(sliding_window: int | None) -> tuple[int, int]:
 
 
 @cache
-def _varlen() -> Callable[..., torch.Tensor] | None:
+def _varlen() -> Callable[..., Any] | None:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -228,7 +228,7 @@ def _causal_attention(
         column_L = torch.arange(length, device=q_BHLd.device)
         distance_LL = column_L[:, None] - column_L[None, :]
         mask_LL = (distance_LL >= 0) & (distance_LL < (sliding_window or length))
-    if not softcap:
+    if not softcap or mask_LL is None:
         return F.scaled_dot_product_attention(
             q_BHLd, k_BHLd, v_BHLd, mask_LL, dropout, is_causal=mask_LL is None, scale=scale, enable_gqa=grouped
         )

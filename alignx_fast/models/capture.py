@@ -49,10 +49,10 @@ class _ReachedError(Exception):
 def captured(
     model: nn.Module,
     layers: Iterable[int],
-    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    reduce: Callable[[torch.Tensor], Any] | None = None,
     *,
     stop: bool = False,
-) -> Iterator[dict[int, torch.Tensor]]:
+) -> Iterator[dict[int, Any]]:
     """Collect hidden states of the packed batch that is run inside the block.
 
     Args:
@@ -64,7 +64,7 @@ def captured(
     Yields:
         A dict that the forward pass fills: layer -> [T, D], or what `reduce` made of it.
     """
-    states: dict[int, torch.Tensor] = {}
+    states: dict[int, Any] = {}
     wanted, blocks, last = sorted(set(layers)), decoder_layers(model), num_layers(model)
 
     def keep(layer: int, output: Any) -> None:

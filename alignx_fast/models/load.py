@@ -24,6 +24,9 @@ from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.fused import fuse_layers
 
+Model = PreTrainedModel | PeftModel
+"""What `load_model` gives: the model itself, or with adapters around it."""
+
 
 def device() -> torch.device:
     """The first CUDA GPU where there is one, else the CPU."""
@@ -59,7 +62,7 @@ def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerFas
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # transformers raises many kinds for one mistake
         raise UserError(f"Cannot load a tokenizer from {path!r}: {_first_line(error)}") from None
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"The tokenizer of {path!r} has no character offsets; a fast tokenizer (tokenizer.json) is needed.")
     if tokenizer.eos_token_id is None:
         # BERT ends a text with [SEP]
@@ -114,7 +117,7 @@ def align_layer(settings: ModelSettings, config: PreTrainedConfig) -> int:
     return layer
 
 
-def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = None) -> PreTrainedModel | PeftModel:
+def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = None) -> Model:
     """Load the base model, and adapters for lora and qlora (new ones, or those saved in `adapter`).
 
     The embeddings, head and norms of a 4-bit model keep their own format: casting them to fp32 costs 2 GiB on an 8B model.
@@ -141,7 +144,7 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
         # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first evaluation, for a product without a gradient:
         # training on after it would go wrong in silence.
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     attention.select(settings.attention, compute_dtype() if device().type == "cuda" else weight_dtype(settings))
     attention.use_packed_attention(model)
     fuse_layers(model)
@@ -167,7 +170,7 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
     )
 
 
-def open_model(folder: str, settings: ModelSettings) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]:
+def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:
     """A trained model for evaluation, translation or export: a plain folder, an adapter folder, or a hub name."""
     adapter_config = Path(folder) / "adapter_config.json"
     if adapter_config.is_file():
@@ -189,6 +192,7 @@ def _first_line(error: Exception) -> str:
 
 
 __all__ = [
+    "Model",
     "align_layer",
     "bf16_works",
     "compute_dtype",

@@ -4,21 +4,19 @@ import copy
 
 import torch
 from accelerate import init_empty_weights
-from peft import PeftModel, get_peft_model
+from peft import get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.models import attention
 from alignx_fast.models.capture import body
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.fused import fuse_layers
-from alignx_fast.models.load import lora_config
+from alignx_fast.models.load import Model, lora_config
 
 
-def random_model(
-    config: PreTrainedConfig, settings: ModelSettings, device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel | PeftModel:
+def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Model:
     """A model of this shape on `device`, weights in `dtype` or NF4, with adapters and checkpointing as `load_model` gives them.
 
     No more than one matrix is held unquantised, so what fits after loading a checkpoint fits here too.

@@ -25,7 +25,7 @@ class TargetQueue:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors to save in a checkpoint."""
-        state = {}
+        state: dict[str, torch.Tensor] = {}
         for i, (keys, ids) in enumerate(self.steps):
             state |= {f"queue.{i}.keys": keys.contiguous(), f"queue.{i}.ids": ids.contiguous()}
         return state

@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 import yaml
 from rich.console import Console
-from torch import nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from alignx_fast.config import Settings
+from alignx_fast.config import Settings, Stage
 from alignx_fast.data.gather import training_texts
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
@@ -24,7 +23,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.files import read_json, write_json, write_text
 from alignx_fast.memory.advice import check_fits
-from alignx_fast.models.load import align_layer, load_config, load_model, load_tokenizer
+from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
 from alignx_fast.report.scores import evaluations, score_table
 from alignx_fast.report.write import write_report
@@ -53,7 +52,7 @@ class Run:
             self._prepare(stage)
         if evaluates:
             self._evaluate("before", lambda: self._load(None))
-        model: nn.Module | None = None
+        model: Model | None = None
         if "align" in stages:
             if self.settings.align.compare_ntp_only:
                 model = self._stage("ntp_only", after=None)
@@ -110,7 +109,7 @@ class Run:
 
     # Parts.
 
-    def _prepare(self, stage: str) -> None:
+    def _prepare(self, stage: Stage) -> None:
         self.console.print(f"Preparing the data of stage {stage} ...")
         prepared = prepare(self.settings, self.tokenizer, stage)
         write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
@@ -123,14 +122,14 @@ class Run:
         )
         self.prepared[stage] = prepared
 
-    def _stage(self, name: str, *, after: str | None, model: nn.Module | None = None) -> nn.Module | None:
+    def _stage(self, name: str, *, after: str | None, model: Model | None = None) -> Model | None:
         """Train a stage unless it is done; returns the model if one is in memory."""
         if (self.folder / name / "model").exists():
             return None
         if model is None:
             model = self._load(after)
         set_seed(self.settings.seed)
-        stage = "instruct" if name == "instruct" else "align"
+        stage: Stage = "instruct" if name == "instruct" else "align"
         run_stage(
             name,
             model,
@@ -144,7 +143,7 @@ class Run:
         )
         return model
 
-    def _load(self, stage: str | None) -> nn.Module:
+    def _load(self, stage: str | None) -> Model:
         """The base model, or the model that a finished stage saved."""
         gc.collect()
         set_seed(self.settings.seed)
@@ -155,10 +154,10 @@ class Run:
             return load_model(str(folder), self.settings.model)
         return load_model(self.base, self.settings.model, adapter=folder)
 
-    def _use(self, model: nn.Module | None, stage: str) -> nn.Module:
+    def _use(self, model: Model | None, stage: str) -> Model:
         return model if model is not None else self._load(stage)
 
-    def _evaluate(self, when: str, model: Callable[[], nn.Module]) -> None:
+    def _evaluate(self, when: str, model: Callable[[], Model]) -> None:
         file = self.folder / "evaluation" / f"{when}.json"
         if not file.exists():
             with self.console.status(f"Evaluating ({when}) ..."):

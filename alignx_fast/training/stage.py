@@ -11,7 +11,7 @@ from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import write_json
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
-from alignx_fast.models.load import compute_dtype
+from alignx_fast.models.load import Model, compute_dtype
 from alignx_fast.training.callbacks import ProgressLine, RunLog
 from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
 
@@ -64,7 +64,7 @@ def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -
 
 def run_stage(
     name: str,
-    model: nn.Module,
+    model: Model,
     tokenizer: PreTrainedTokenizerFast,
     settings: Settings,
     prepared: Prepared,
@@ -96,15 +96,16 @@ def run_stage(
         processing_class=tokenizer,
         callbacks=[RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1), progress],
     )
+    every = trainer.args.eval_steps
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if trainer.state.global_step % trainer.args.eval_steps:
+        if every is None or trainer.state.global_step % every:
             trainer.evaluate()
     finally:
         progress.close()
     write_json(folder / "stage.json", {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step})
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    trainer.model.save_pretrained(partial)
+    model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
     partial.rename(folder / "model")

@@ -123,7 +123,8 @@ class AlignStep:
                 return forward_pooled(self.model, batch, self.layer, matching=True)[1]
             with captured(self.model, [self.layer], lambda hidden_TD: pool_pairs(hidden_TD, batch), stop=True) as states:
                 packed_forward(self.model, batch)
-            return Vectors(*states[self.layer], None)
+            sources_ND, targets_ND = states[self.layer]
+            return Vectors(sources_ND, targets_ND, None)
 
     def build_cache(
         self, batches: Sequence[PackedBatch], vectors: list[Vectors], *, contrastive: bool, matching: bool
@@ -148,7 +149,7 @@ class AlignStep:
             if matching:
                 terms["loss_matching"] = matching_loss(whole, self.heads, _languages(batches))
                 loss = loss + self.settings.matching.weight * terms["loss_matching"]
-        gradients = torch.autograd.grad(loss, leaves + parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, [*leaves, *parameters], allow_unused=True)
         surrogate = sum(
             ((p * g).sum() for p, g in zip(parameters, gradients[len(leaves) :], strict=True) if g is not None),
             torch.zeros((), device=loss.device),
@@ -156,7 +157,7 @@ class AlignStep:
         filled = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=False)]
         sizes = [len(batch.meanings) for batch in batches]
         sources, targets = (gradient.split(sizes) for gradient in filled[:2])
-        lam = [None] * len(batches)
+        lam: list[torch.Tensor | None] = [None] * len(batches)
         if len(filled) == 3:
             first, second = (half.split(sizes) for half in filled[2].chunk(2))
             lam = [torch.cat(pair) for pair in zip(first, second, strict=True)]

@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.data.mixing import epoch_order, language_groups
 from alignx_fast.data.packing import PackedBatch, pack
+from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.forward import next_token_loss, packed_forward
@@ -71,6 +72,11 @@ class AlignXTrainer(Trainer):
     Raises:
         UserError: the dataset is empty or the loss is not finite.
     """
+
+    # Trainer allows for more kinds of these.
+    model: nn.Module
+    train_dataset: datasets.Dataset
+    eval_dataset: datasets.Dataset | None
 
     def __init__(
         self,
@@ -135,7 +141,7 @@ class AlignXTrainer(Trainer):
         )
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=lambda rows: {"rows": rows})
 
-    def pack(self, rows: list[dict[str, Any]]) -> list[PackedBatch]:
+    def pack(self, rows: list[Example]) -> list[PackedBatch]:
         """The rows of a step as micro-batches, in CPU memory."""
         return pack(rows, self.tokens_per_micro_batch, train_on_prompt=self.train_on_prompt)
 
@@ -214,6 +220,8 @@ class AlignXTrainer(Trainer):
         """Dev losses, always over the same rows: L_ntp per token, the others over as many pairs as a training step holds."""
         started, was_training = time.perf_counter(), self.model.training
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise UserError('There are no rows to evaluate on: give an eval_dataset, or set eval_strategy to "no".')
         # Dev rows of one meaning lie side by side and would mask each other as negatives.
         dataset = dataset.shuffle(seed=0)
         self.model.eval()
@@ -275,7 +283,9 @@ class AlignXTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.heads is not None and self.align_step is not None:
             tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
-            save_file(tensors | self.align_step.queue.state_dict(), Path(output_dir or self.args.output_dir) / HEADS_FILE)
+            folder = output_dir or self.args.output_dir
+            assert folder is not None  # TrainingArguments has a default
+            save_file(tensors | self.align_step.queue.state_dict(), Path(folder) / HEADS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

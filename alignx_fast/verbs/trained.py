@@ -4,21 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from alignx_fast.config import Settings, load_settings
 from alignx_fast.data.templates import Template, choose
 from alignx_fast.errors import UserError
 from alignx_fast.models.capture import causal_model
-from alignx_fast.models.load import align_layer, open_model
+from alignx_fast.models.load import Model, align_layer, open_model
 
 
 @dataclass
 class Trained:
     """A model ready to be used, with the settings it was trained with (the defaults where there was no run)."""
 
-    model: nn.Module
+    model: Model
     tokenizer: PreTrainedTokenizerFast
     settings: Settings
     template: Template

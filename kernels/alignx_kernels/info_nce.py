@@ -1,5 +1,7 @@
 """Cosine InfoNCE over large in-batch negatives: the public door. The way goes on in `info_nce_operators`."""
 
+from typing import Any
+
 import torch
 
 from . import checks, dispatch, reference
@@ -45,7 +47,7 @@ def info_nce_loss(
     checks.check_same_device(queries_ND=queries_ND, keys_MD=keys_MD, temperature=on_device, query_ids=query_ids, key_ids=key_ids)
     chosen = dispatch.choose(impl, queries_ND, keys_MD)
     if chosen == "reference":
-        options = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
+        options: dict[str, Any] = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
         return reference.info_nce_loss(queries_ND, keys_MD, **options, reduction=reduction).to(accumulator(keys_MD.dtype))
     temperature = as_scalar(temperature, keys_MD)
     wanted = gradients_wanted(queries_ND, keys_MD, temperature)
@@ -65,7 +67,7 @@ def check_options(
         raise ValueError(f"There are {n} queries and {m} keys; at least one query, and a key for every query, is needed.")
     if (query_ids is None) != (key_ids is None):
         raise ValueError("One of query_ids and key_ids is None; give both or neither.")
-    if query_ids is not None:
+    if query_ids is not None and key_ids is not None:
         checks.check_ids("query_ids", query_ids, n)
         checks.check_ids("key_ids", key_ids, m)
     checks.check_temperature(temperature)

@@ -30,10 +30,10 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
         if columns is not None:
             columns.add(slab_CM[:, :n])
         maximum_C1 = slab_CM.amax(1, keepdim=True)
-        similarities_CM = slab_CM.clone() if wanted.temperature else None
+        similarities_CM = None if row_mean_N is None else slab_CM.clone()
         total_C1 = slab_CM.sub_(maximum_C1).exp_().sum(1, keepdim=True)
         row_lse_N[rows] = (maximum_C1 + total_C1.log())[:, 0]
-        if similarities_CM is not None:
+        if row_mean_N is not None and similarities_CM is not None:
             row_mean_N[rows] = torch.linalg.vecdot(slab_CM, similarities_CM) / total_C1[:, 0]
         if gradients is not None:
             slab_CM.diagonal(rows.start).sub_(total_C1[:, 0])
@@ -44,8 +44,9 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
     if columns is not None:
         column_lse_N, column_mean_N = columns.finish()
         loss_N.add_(column_lse_N - positive_N).mul_(0.5)
-        mean_N = (row_mean_N + column_mean_N) / 2 if wanted.temperature else None
-    slope_N = (positive_N - mean_N) / products.temperature if wanted.temperature else None
+        if mean_N is not None and column_mean_N is not None:
+            mean_N = (mean_N + column_mean_N) / 2
+    slope_N = None if mean_N is None else (positive_N - mean_N) / products.temperature
     grads = gradients.finish() if gradients is not None else (None, None)
     return Forward(loss_N, *grads, row_lse_N, column_lse_N, slope_N)
 
@@ -97,7 +98,7 @@ class _Products:
             rows = slice(start, min(start + chunk, n))
             scaled_CD = self.inputs.queries_ND[rows] * (self.inverse_N1[rows] / self.temperature)
             slab_CM = torch.mm(scaled_CD, self.keys_MD.T, out=buffer_CM[: rows.stop - start])
-            if self.inputs.query_ids is not None:
+            if self.inputs.query_ids is not None and self.inputs.key_ids is not None:
                 same_CM = self.inputs.query_ids[rows, None] == self.inputs.key_ids
                 same_CM.diagonal(start).fill_(False)
                 slab_CM.masked_fill_(same_CM, LEFT_OUT)

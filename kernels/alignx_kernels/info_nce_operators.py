@@ -45,7 +45,7 @@ class Call(NamedTuple):
             self.computes_again and self.symmetric,
             self.wanted.temperature,
         )
-        return [field for field, needed in zip(result[1:], keep, strict=True) if needed]
+        return [field for field, needed in zip(result[1:], keep, strict=True) if needed and field is not None]
 
 
 @torch.library.custom_op("alignx_kernels::info_nce_forward", mutates_args=())
@@ -137,7 +137,7 @@ def _setup_context(ctx, inputs, output):
 
 @once_differentiable
 def _backward(ctx, cotangent, _):
-    of_tensors = (None, None, None)
+    of_tensors: tuple[torch.Tensor | None, ...] = (None, None, None)
     if cotangent is not None:
         of_tensors = gradients(ctx, cotangent, list(ctx.saved_tensors[: ctx.num_kept]), ctx.saved_tensors[ctx.num_kept :])
     return *of_tensors, None, None, None, None, None, None

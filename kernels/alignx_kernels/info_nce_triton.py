@@ -29,14 +29,14 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
         columns = plan.empty(planes, plan.n) if inputs.symmetric else None
         gradients = _Gradients(plan, wanted, None, waiting_dtype(inputs.keys_MD.dtype)) if take_gradients else None
         for start, stop in plan.chunks():
-            sums = plan.statistics(start, stop, planes, columns is not None, gradients and gradients.slab_CM)
+            sums = plan.statistics(start, stop, planes, columns is not None, None if gradients is None else gradients.slab_CM)
             plan.merge(sums[0], rows[:, start:stop], plan.n, fresh=True)
             if columns is not None:
                 plan.merge(sums[1], columns, plan.n, fresh=start == 0)
             if gradients is not None:
                 plan.rescale(start, stop, sums[0], rows, gradients)
                 gradients.add(start, stop)
-        return plan.finish(rows, columns, gradients.finish() if gradients else (None, None))
+        return plan.finish(rows, columns, (None, None) if gradients is None else gradients.finish())
 
 
 def backward(
@@ -128,7 +128,9 @@ class _Plan:
             sums, state, tiles, length, stride, CONTINUE=not fresh, WITH_MEAN=planes == 3, **self.merging.options
         )
 
-    def finish(self, rows: torch.Tensor, columns: torch.Tensor | None, gradients: tuple) -> Forward:
+    def finish(
+        self, rows: torch.Tensor, columns: torch.Tensor | None, gradients: tuple[torch.Tensor | None, torch.Tensor | None]
+    ) -> Forward:
         with_mean = len(rows) == 3
         loss, row_lse = self.empty(self.n), self.empty(self.n)
         column_lse = None if columns is None else self.empty(self.n)
@@ -196,7 +198,7 @@ class _Gradients:
     def add(self, start: int, stop: int) -> None:
         """The slab of these rows is ready."""
         plan, slab_CM = self.plan, self.slab_CM[: stop - start]
-        if self.raw_CD is not None:
+        if self.raw_CD is not None and self.queries_ND is not None:
             raw_CD = self.raw_CD[: stop - start]
             multiply(slab_CM, plan.keys_MD, raw_CD, accumulate=False)
             rows = slice(start, stop)
@@ -208,7 +210,7 @@ class _Gradients:
         if self.raw_MD is None:
             return self.queries_ND, None
         grad_MD = self.raw_MD if self.dtype == torch.float32 else torch.empty_like(self.raw_MD, dtype=self.dtype)
-        self.slab_CM = None  # no longer needed: room for the gradient
+        del self.slab_CM  # no longer needed: room for the gradient
         self.plan.project(self.raw_MD, self.plan.keys_MD, self.plan.inverse_k, self.scale, grad_MD)
         return self.queries_ND, grad_MD
 

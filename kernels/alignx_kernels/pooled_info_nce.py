@@ -1,14 +1,15 @@
 """Span pooling and InfoNCE as one operator: between forward and backward only what the backward needs is kept."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from . import checks, dispatch, reference
-from .info_nce import as_scalar, check_options
+from .info_nce import as_scalar, check_options, info_nce_loss
 from .info_nce_operators import Call, forward_operator, gradients
-from .info_nce_problem import Wanted, accumulator
+from .info_nce_problem import Wanted
 from .span_mean import span_mean_backward, span_mean_forward
 
 
@@ -45,9 +46,8 @@ def pooled_info_nce_loss(
     spans_S2 = torch.cat([source_spans_N2, target_spans_M2])
     if chosen == "reference":
         means_SD = reference.span_mean(hidden_TD, spans_S2)
-        options = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
-        loss = reference.info_nce_loss(means_SD[:n], means_SD[n:], **options, reduction=reduction)
-        return loss.to(accumulator(hidden_TD.dtype))
+        options: dict[str, Any] = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
+        return info_nce_loss(means_SD[:n], means_SD[n:], **options, reduction=reduction, impl=chosen)
     temperature = as_scalar(temperature, hidden_TD)
     enabled = torch.is_grad_enabled()
     of_means = enabled and hidden_TD.requires_grad
@@ -101,13 +101,13 @@ def _backward(ctx, cotangent, _):
     if cotangent is None:
         return (None,) * 10
     spans_S2, *saved = ctx.saved_tensors
-    tensors = ()
+    tensors: tuple[torch.Tensor | None, ...] = ()
     if ctx.call.computes_again:
         *saved, means_SD, temperature, query_ids, key_ids = saved
         tensors = (means_SD[: ctx.num_queries], means_SD[ctx.num_queries :], temperature, query_ids, key_ids)
     grad_queries, grad_keys, grad_temperature = gradients(ctx, cotangent, saved, tensors)
     grad_hidden = None
-    if grad_queries is not None:
+    if grad_queries is not None and grad_keys is not None:
         grad_hidden = span_mean_backward(torch.cat([grad_queries, grad_keys]), spans_S2, ctx.num_tokens, ctx.call.impl)
     return grad_hidden, None, grad_temperature, *[None] * 7
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "recipes": {"errors"},
     "data": {"errors", "config", "files"},
     "models": {"errors", "config"},
-    "memory": {"errors", "config", "models"},
+    "memory": {"errors", "config", "models", "kernels"},
     "evaluation": {"errors", "config", "data", "models", "kernels"},
     "report": {"errors", "files"},
     "training": {"errors", "config", "files", "environment", "data", "models", "memory", "evaluation", "report", "kernels"},

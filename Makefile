@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test check bench
+.PHONY: help install quickstart test test-all check bench
 
 help:
 	@echo "make quickstart  install into $(VENV), train the quickstart, name the report to open"
 	@echo "make test        install, then run the tests"
+	@echo "make test-all    the same with the slow ones: every variant of every kernel compiled"
 	@echo "make check       install, then lint, check formatting and types"
 	@echo "make bench       install, then run the benchmarks"
 
@@ -29,6 +30,10 @@ quickstart: install
 test: install
 	@echo "Running the tests ..."
 	@$(BIN)/python -m pytest
+
+test-all: install
+	@echo "Running all tests ..."
+	@$(BIN)/python -m pytest -m ""
 
 check: install
 	@$(BIN)/ruff check .

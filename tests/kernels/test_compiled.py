@@ -15,12 +15,25 @@ from alignx_kernels.compiled import build, compile_example, examples
 from alignx_kernels.tiles import ARCHITECTURES, SHARED_MEMORY
 
 EXAMPLES = examples()
+# Products take the compiler seconds each: these variants are compiled at every run, the others with the slow tests.
+MAIN_PRODUCTS = {
+    "info_nce statistics both+ids+mean bf16",
+    "info_nce statistics one+ids+mean+slab bf16",
+    "info_nce slab both+ids bf16",
+}
+AT_EVERY_RUN = [example for example in EXAMPLES if not example.uses_dot or example.name in MAIN_PRODUCTS]
 # What each architecture multiplies matrices with, in the PTX.
 TENSOR_CORES = dict.fromkeys(ARCHITECTURES, "mma.sync") | {90: "wgmma.mma_async", 100: "tcgen05.mma"}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES, ids=lambda arch: f"sm_{arch}")
-@pytest.mark.parametrize("example", EXAMPLES, ids=[example.name.replace(" ", "-") for example in EXAMPLES])
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, id=example.name.replace(" ", "-"), marks=() if example in AT_EVERY_RUN else pytest.mark.slow)
+        for example in EXAMPLES
+    ],
+)
 def test_fits_the_card_without_spills(example, arch):
     report = compile_example(example, arch)
     assert report.spilled_bytes == 0
@@ -44,7 +57,7 @@ def test_language_matching_spends_two_special_functions_a_pair_and_column(kernel
 
 
 def test_every_kernel_of_the_package_has_an_example():
-    covered = {example.kernel for example in EXAMPLES}
+    covered = {example.kernel for example in AT_EVERY_RUN}
     for module in pkgutil.iter_modules(alignx_kernels.__path__):
         for name, value in vars(importlib.import_module(f"alignx_kernels.{module.name}")).items():
             if name.endswith("_kernel"):

@@ -161,7 +161,7 @@ class StageSettings(Group):
     max_steps: int | None = Field(None, gt=0)
     """Optimizer steps."""
     tokens_per_micro_batch: int | Literal["auto"] = "auto"
-    """Tokens in one forward pass; changes speed and memory, never the result. auto asks the memory plan."""
+    """Tokens in one forward pass: speed and memory, and what a loss per micro-batch sees (`negatives`, `scope`). auto: by the plan."""
     learning_rate: float = Field(2e-4, gt=0)
     """Peak learning rate (about 2e-6 for full fine-tuning of a large model, 2e-4 for adapters)."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
@@ -204,7 +204,7 @@ class EvaluationSettings(Group):
     sentences: int = Field(300, gt=1)
     """Held-out sentences for retrieval, layers and perplexity."""
     languages: list[str] | None = None
-    """Languages to evaluate; default: all that the held-out sentences have."""
+    """Languages to evaluate; default: those trained on, or with sentences of your own all that these have."""
     pivot: str = "en"
     """Translation is scored between this language and each other one, both ways."""
     translation_sentences: int = Field(50, ge=0)

@@ -160,14 +160,15 @@ class Run:
     def _evaluate(self, when: str, model: Callable[[], Model]) -> None:
         file = self.folder / "evaluation" / f"{when}.json"
         if not file.exists():
+            prepared = self.prepared[self.settings.stages[0]]
             with self.console.status(f"Evaluating ({when}) ..."):
                 scores = evaluate(
                     model(),
                     self.tokenizer,
-                    self.prepared[self.settings.stages[0]].eval_meanings,
+                    prepared.eval_meanings,
                     self.settings.evaluation,
                     when=when,
-                    languages=self.settings.evaluation.languages,
+                    languages=self.settings.evaluation.languages or prepared.languages,
                     align_layer=self.align_layer,
                     template=choose(self.settings.data.template, self.tokenizer),
                     translate=when != "ntp_only",

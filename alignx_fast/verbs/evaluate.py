@@ -7,12 +7,11 @@ from rich.console import Console
 
 from alignx_fast.data.corpora import read_meanings
 from alignx_fast.data.prepare import prepare
-from alignx_fast.data.rows import Meaning
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.files import write_json
 from alignx_fast.report.scores import score_table
-from alignx_fast.verbs.trained import Trained, find_model, open_trained
+from alignx_fast.verbs.trained import find_model, open_trained
 
 
 def score(path: str, overrides: dict[str, Any], output: Path | None) -> None:
@@ -20,14 +19,20 @@ def score(path: str, overrides: dict[str, Any], output: Path | None) -> None:
     if find_model(path)[1] is None and not overrides.get("data.evaluation"):
         raise UserError(f"{path} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE.")
     trained = open_trained(path, overrides)
+    languages = trained.settings.evaluation.languages
+    if overrides.get("data.evaluation"):
+        meanings = read_meanings(overrides["data.evaluation"])
+    else:
+        prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
+        languages, meanings = languages or prepared.languages, prepared.eval_meanings
     console = Console(highlight=False)
     scores = evaluate(
         trained.model,
         trained.tokenizer,
-        _meanings(trained),
+        meanings,
         trained.settings.evaluation,
         when="now",
-        languages=trained.settings.evaluation.languages,
+        languages=languages,
         align_layer=trained.align_layer,
         template=trained.template,
         progress=lambda words: console.print(f"  {words} ..."),
@@ -38,9 +43,3 @@ def score(path: str, overrides: dict[str, Any], output: Path | None) -> None:
     if output is not None:
         write_json(output, scores)
         console.print(f"All scores: {output}")
-
-
-def _meanings(trained: Trained) -> list[Meaning]:
-    if trained.settings.data.evaluation:
-        return read_meanings(trained.settings.data.evaluation)
-    return prepare(trained.settings, trained.tokenizer, trained.settings.stages[0]).eval_meanings

@@ -10,6 +10,7 @@ Implementations, best first:
 - sdpa: one padded row per sequence inside the attention alone, any device and dtype.
 """
 
+import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -31,8 +32,8 @@ def available() -> dict[str, str]:
     gpu = "" if torch.cuda.is_available() else "needs a CUDA GPU"
     if not gpu and torch.cuda.get_device_capability() < (8, 0):
         gpu = "needs a GPU of compute capability 8.0 or later"
-    package = "" if importlib.util.find_spec("flash_attn") else "not installed (pip install 'alignx-fast[flash-attn]')"
-    inside = "" if _varlen() else "this torch has no torch.nn.attention.varlen (torch >= 2.10)"
+    package = _flash_attn_fault()
+    inside = "" if _varlen() else "needs torch 2.10 or later (torch.nn.attention.varlen)"
     return {"flash_attn": gpu or package, "varlen": gpu or inside, "sdpa": ""}
 
 
@@ -105,6 +106,9 @@ def packed_attention(
         raise UserError(
             "This model uses attention sinks, which packed training does not support yet; choose another model family."
         )
+    if query.dtype == torch.float32 and torch.is_autocast_enabled(query.device.type):
+        # Rotary embedding in fp32 has raised queries and keys, and autocast knows no packed attention that would lower them again.
+        query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     q_THd, k_THd, v_THd = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     # FlashAttention has no dropout in torch's packed form and no soft-cap; those few models take the exact slow path.
@@ -130,6 +134,17 @@ def packed_attention(
 def _window(sliding_window: int | None) -> tuple[int, int]:
     # transformers counts the token itself, FlashAttention counts the tokens to its left
     return (sliding_window - 1, 0) if sliding_window else (-1, 0)
+
+
+@cache
+def _flash_attn_fault() -> str:
+    if importlib.util.find_spec("flash_attn") is None:
+        return "is not installed (pip install 'alignx-fast[flash-attn]')"
+    try:
+        importlib.import_module("flash_attn")
+    except (ImportError, OSError) as error:  # built for another torch
+        return f"is installed but does not load ({str(error).partition(chr(10))[0]}); reinstall it for this torch"
+    return ""
 
 
 @cache

@@ -1,7 +1,10 @@
 """`AlignXTrainer`: a `transformers.Trainer` whose batch is one whole optimizer step, cut into packed micro-batches here.
 
-Because the step is known as a whole, the next-token loss is a mean over all its tokens, the contrastive loss can see all its
-pairs, and the number of tokens in memory changes speed but never the result.
+Because the step is known as a whole, the next-token loss is a mean over all its tokens and the contrastive loss can see all its
+pairs. The number of tokens in memory then changes speed but not the result, except of a loss that is taken per micro-batch by choice
+(`contrastive.negatives`, `matching.scope`).
+
+Mixed precision is entered here: accelerate would do it in `model.forward`, and the step runs body and head without that.
 """
 
 import json
@@ -124,7 +127,7 @@ class AlignXTrainer(Trainer):
             hidden_size = causal_model(model).config.get_text_config().hidden_size
             self.heads = AlignmentHeads(hidden_size, settings).to(args.device)
             torch.set_rng_state(generator_state)
-            self.align_step = AlignStep(model, self.heads, settings, align_layer, self.compute_loss_context_manager)
+            self.align_step = AlignStep(model, self.heads, settings, align_layer, self.accelerator.autocast)
         self._restart_clock()
 
     # Data: one batch is the rows of one optimizer step.
@@ -185,7 +188,7 @@ class AlignXTrainer(Trainer):
         batches = [batch.to(self.args.device) for batch in batches]
         if self.align_step is not None and self._aligns():
             return self.align_step(batches, tokens, self.accelerator.backward)
-        return ntp_step(model, batches, tokens, self.accelerator.backward, self.compute_loss_context_manager)
+        return ntp_step(model, batches, tokens, self.accelerator.backward, self.accelerator.autocast)
 
     def _aligns(self) -> bool:
         settings = self.settings
@@ -247,7 +250,7 @@ class AlignXTrainer(Trainer):
     def _dev_terms(self, batches: list[PackedBatch], tokens: int) -> Terms:
         if self.align_step is not None:
             return self.align_step.losses(batches, tokens)
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():
             losses = [next_token_loss(self.model, packed_forward(self.model, batch), batch.labels[0]) for batch in batches]
         return {"loss_ntp": sum(losses, torch.zeros((), device=self.args.device)) / tokens}
 

@@ -32,6 +32,7 @@ def trainer(
     steps: int = 7,
     save_steps: int = 100,
     optim: str = "adamw_torch",
+    bf16: bool = False,
     **options: object,
 ) -> AlignXTrainer:
     model = options.pop("model", None) or tiny_model(attention_dropout=0.1)
@@ -40,6 +41,7 @@ def trainer(
         max_steps=steps,
         save_steps=save_steps,
         optim=optim,
+        bf16=bf16,
         learning_rate=1e-2,
         logging_steps=1,
         report_to="none",
@@ -141,6 +143,21 @@ def test_stage_two_and_the_run_log(tmp_path: Path) -> None:
     for name in ("loss", "loss_ntp", "grad_norm", "learning_rate", "tokens_per_second", "memory_gib", "epoch", "time"):
         assert all(line[name] >= 0 for line in lines if "loss" in line), name
     assert [line["step"] for line in lines if line.get("event") == "dev"] == [0, 4]
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, InstructSettings(rows_per_step=4)], ids=["align", "instruct"])
+def test_mixed_precision_reaches_every_pass(tmp_path: Path, settings: AlignSettings | InstructSettings) -> None:
+    """fp32 weights, bf16 products: in the first pass, in the pass with a graph, and over the dev set."""
+    found = trainer(tmp_path, settings=settings, steps=1, bf16=True)
+    layer, dtypes = found.model.model.layers[0].self_attn, []
+    layer.q_proj.register_forward_hook(lambda _, __, output: dtypes.append(("query", output.dtype)))
+    layer.o_proj.register_forward_pre_hook(lambda _, args: dtypes.append(("attended", args[0].dtype)))
+    found.evaluate()
+    in_evaluation = len(dtypes)
+    found.train()
+    assert 0 < in_evaluation < len(dtypes)
+    assert set(dtypes) == {("query", torch.bfloat16), ("attended", torch.bfloat16)}
+    assert {p.dtype for p in found.model.parameters()} == {torch.float32}
 
 
 def test_log_of_a_resumed_stage_has_no_line_twice(tmp_path: Path) -> None:

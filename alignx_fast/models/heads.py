@@ -13,7 +13,7 @@ class AlignmentHeads(nn.Module):
 
     def __init__(self, hidden_size: int, settings: AlignSettings) -> None:
         super().__init__()
-        width = settings.matching.width
+        width, self.fixed_temperature = settings.matching.width, settings.contrastive.temperature
         self.gate = nn.Parameter(torch.empty(width, 2 * hidden_size))
         self.up = nn.Parameter(torch.empty(width, 2 * hidden_size))
         self.down = nn.Parameter(torch.empty(2, width))
@@ -24,5 +24,5 @@ class AlignmentHeads(nn.Module):
         )
 
     def temperature(self) -> torch.Tensor | float:
-        """tau: a tensor that takes gradients when it is learned, else a number."""
-        return self.log_temperature.exp() if self.log_temperature.requires_grad else math.exp(self.log_temperature.item())
+        """tau: a tensor that takes gradients when it is learned, else the number of the settings, for which no GPU is asked."""
+        return self.log_temperature.exp() if self.log_temperature.requires_grad else self.fixed_temperature

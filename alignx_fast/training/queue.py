@@ -13,8 +13,11 @@ class TargetQueue:
         self.steps: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=max_age)
 
     def push(self, targets_ND: torch.Tensor, meanings_N: torch.Tensor) -> None:
-        """Add one step's targets; the oldest entries beyond the size or the age are dropped."""
-        self.steps.append((targets_ND.detach(), meanings_N))
+        """Add one step's targets; steps that lie wholly beyond the size or the age are dropped."""
+        # Copies: a slice would keep the whole step in memory.
+        self.steps.append((targets_ND.detach()[-self.size :].clone(), meanings_N[-self.size :].clone()))
+        while sum(len(ids) for _, ids in self.steps) - len(self.steps[0][1]) >= self.size:
+            self.steps.popleft()
 
     def negatives(self) -> tuple[torch.Tensor, torch.Tensor] | None:
         """([Q, D], [Q]), newest last, or None while empty."""

@@ -136,7 +136,7 @@ class AlignStep:
         """
         if not vectors:
             return [], None, {}
-        whole = _concatenate(vectors)
+        whole = _wide(_concatenate(vectors))
         leaves = [t.requires_grad_() for t in (whole.sources_ND, whole.targets_ND, whole.matching_MD) if t is not None]
         parameters = [p for p in self.heads.parameters() if p.requires_grad]
         terms: Terms = {}
@@ -183,6 +183,14 @@ def _concatenate(vectors: list[Vectors]) -> Vectors:
         torch.cat([v.targets_ND for v in vectors]),
         torch.cat([torch.cat(half) for half in halves]) if halves else None,
     )
+
+
+def _wide(vectors: Vectors) -> Vectors:
+    """fp16 as fp32: gradients at single vectors are small, and the loss is scaled only when they are sent back."""
+    if vectors.sources_ND.dtype != torch.float16:
+        return vectors
+    matching = None if vectors.matching_MD is None else vectors.matching_MD.float()
+    return Vectors(vectors.sources_ND.float(), vectors.targets_ND.float(), matching)
 
 
 def _dot(pooled: Vectors, gradient: Vectors) -> torch.Tensor:

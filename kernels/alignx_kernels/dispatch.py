@@ -16,8 +16,8 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 def choose(impl: str | None, *tensors: torch.Tensor) -> str:
     """Name the implementation that runs: "reference", "chunked" or "triton".
 
-    None takes the best that works for these tensors: "triton" where every tensor is on CUDA (or Triton's interpreter is on) and
-    in bf16, fp16 or fp32, else "chunked", eager PyTorch in bounded memory, which runs anywhere and also in fp64.
+    None takes the best that works for these tensors: "triton" where every tensor is on a GPU of compute capability 8.0 or later (or
+    Triton's interpreter is on) and in bf16, fp16 or fp32, else "chunked", eager PyTorch in bounded memory, which runs anywhere and also in fp64.
 
     Raises: ValueError for an unknown name, and for "triton" where it cannot run.
     """
@@ -39,6 +39,8 @@ def _why_not_triton(tensors: tuple[torch.Tensor, ...]) -> str | None:
     if not HAS_TRITON:
         return "triton is not installed; `pip install triton` or pass impl=None"
     for tensor in tensors:
+        if _too_old(tensor.device):
+            return f"{tensor.device} is older than compute capability 8.0; pass impl=None"
         if not (tensor.is_cuda or INTERPRETED):
             return (
                 f"a tensor is on {tensor.device}; move the tensors to a CUDA device, pass impl=None, or set TRITON_INTERPRET=1"
@@ -47,3 +49,8 @@ def _why_not_triton(tensors: tuple[torch.Tensor, ...]) -> str | None:
         if tensor.is_floating_point() and tensor.dtype not in TRITON_DTYPES:
             return f"a tensor is {tensor.dtype}; cast it to bfloat16, float16 or float32, or pass impl=None"
     return None
+
+
+def _too_old(device: torch.device) -> bool:
+    """Whether the launch settings, made for the shared memory of compute capability 8.0 and later, do not fit the GPU."""
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).major < 8

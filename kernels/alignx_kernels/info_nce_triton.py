@@ -11,6 +11,7 @@ import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import info_nce_kernels as kernels
+from .dispatch import on_device
 from .info_nce_problem import Forward, Inputs, Wanted, waiting_dtype
 from .tiles import INFO_NCE_MERGE, INFO_NCE_RESCALE, INFO_NCE_ROWS, INFO_NCE_VECTORS, SLAB_BYTES, architecture, info_nce_tile
 
@@ -22,7 +23,7 @@ FP16_SLAB = 2.0**14
 
 def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
     """Losses and statistics; with `take_gradients` (one direction only) also the wanted gradients of queries and keys."""
-    with _on_device(inputs):
+    with on_device(inputs.keys_MD):
         plan = _Plan(inputs, slab=take_gradients)
         planes = 3 if wanted.temperature else 2
         rows = plan.empty(planes, plan.n)
@@ -43,7 +44,7 @@ def backward(
     inputs: Inputs, row_lse_N: torch.Tensor, column_lse_N: torch.Tensor | None, cotangent_N: torch.Tensor, wanted: Wanted
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Gradients at queries and keys of sum_i cotangent_i * loss_i, from similarities computed once more."""
-    with _on_device(inputs):
+    with on_device(inputs.keys_MD):
         plan = _Plan(inputs, slab=True)
         cotangent_N = cotangent_N.float().contiguous()
         gradients = _Gradients(plan, wanted, cotangent_N, inputs.keys_MD.dtype)
@@ -51,12 +52,6 @@ def backward(
             plan.slab(start, stop, row_lse_N, column_lse_N, cotangent_N, gradients)
             gradients.add(start, stop)
         return gradients.finish()
-
-
-def _on_device(inputs: Inputs):
-    """Triton launches on the current device."""
-    device = inputs.keys_MD.device
-    return torch.cuda.device(device if device.type == "cuda" else -1)
 
 
 class _Plan:
@@ -240,6 +235,6 @@ def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
 
 
 def _describable(vectors_XD: torch.Tensor) -> bool:
-    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes."""
-    row_bytes = vectors_XD.stride(0) * vectors_XD.element_size()
-    return vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0
+    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes and do not overlap."""
+    apart, row_bytes = vectors_XD.stride(0) >= vectors_XD.shape[1] > 0, vectors_XD.stride(0) * vectors_XD.element_size()
+    return apart and vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0

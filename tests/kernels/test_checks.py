@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,14 @@ def test_the_interpreter_takes_cpu_tensors_but_not_fp64(monkeypatch):
     assert dispatch.choose(None, torch.randn(2).double()) == "chunked"
     with pytest.raises(ValueError, match=r"a tensor is torch.float64; cast it to bfloat16, float16 or float32"):
         dispatch.choose("triton", torch.randn(2).double())
+
+
+def test_a_gpu_too_old_for_the_kernels_takes_the_chunked_path(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=7))
+    old = SimpleNamespace(device=torch.device("cuda", 0), is_cuda=True, dtype=torch.float16, is_floating_point=lambda: True)
+    assert dispatch.choose(None, old) == "chunked"
+    with pytest.raises(ValueError, match="older than compute capability"):
+        dispatch.choose("triton", old)
 
 
 def test_without_triton_the_message_says_how_to_get_it(monkeypatch):

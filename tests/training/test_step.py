@@ -11,7 +11,9 @@ from support.tiny_models import random_rows, tiny_model
 from alignx_fast.config import AlignSettings
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.models.heads import AlignmentHeads
-from alignx_fast.training.step import AlignStep, ntp_step
+from alignx_fast.training.objective import Vectors
+from alignx_fast.training.queue import TargetQueue
+from alignx_fast.training.step import AlignStep, _dot, ntp_step
 
 LAYER = 2
 FAMILY = "bert"
@@ -176,6 +178,42 @@ def test_queue_adds_negatives_of_bounded_age() -> None:
     restored = AlignStep(model, step.heads, chosen, LAYER, contextlib.nullcontext)
     restored.queue.load_state_dict(step.queue.state_dict(), torch.device("cpu"))
     assert torch.equal(restored.queue.negatives()[0], step.queue.negatives()[0])
+
+
+def test_queue_holds_no_more_than_its_size_asks_for() -> None:
+    queue = TargetQueue(5, max_age=8)
+    for step in range(6):
+        queue.push(torch.full((4, 2), float(step)), torch.full((4,), step))
+    assert [len(ids) for _, ids in queue.steps] == [4, 4]
+    assert queue.negatives()[1].tolist() == [4, 5, 5, 5, 5]
+    queue.push(torch.zeros(100, 2), torch.arange(100))
+    assert [len(ids) for _, ids in queue.steps] == [5]
+
+
+def test_cached_gradients_survive_fp16() -> None:
+    """Gradients at single vectors fall below what fp16 can hold, and a loss scale beyond what it can sum: both must stay in fp32."""
+    rows, chosen, scale = random_rows(40, seed=2), settings(), 2.0**16
+    chosen.matching.scope = "micro_batch"
+    chosen.contrastive.weight = 1e-3  # as small as with thousands of pairs
+    batches = cut(rows, 200)
+    assert len(batches) > 1
+    cached = []
+    for dtype in (torch.float32, torch.float16):
+        generator = torch.Generator().manual_seed(0)
+        step = AlignStep(tiny_model(), AlignmentHeads(32, chosen), chosen, LAYER, contextlib.nullcontext)
+        vectors = [
+            Vectors(
+                *(100 * torch.randn(len(b.meanings), 32, generator=generator).to(torch.float16).to(dtype) for _ in "cd"), None
+            )
+            for b in batches
+        ]
+        cache, _, _ = step.build_cache(batches, vectors, contrastive=True, matching=False)
+        assert isinstance(cache[0], Vectors)
+        leaf = vectors[0].sources_ND.detach().requires_grad_()
+        (_dot(Vectors(leaf, vectors[0].targets_ND, None), cache[0]) * scale).backward()
+        cached.append(leaf.grad.float() / scale)
+    assert 0 < cached[0].abs().max() < 1e-5
+    torch.testing.assert_close(cached[1], cached[0], rtol=2e-3, atol=1e-10)
 
 
 def test_queued_copy_of_the_positive_is_masked() -> None:

@@ -113,11 +113,6 @@ def collate(examples: Sequence[Example], *, train_on_prompt: bool, rows: Sequenc
     )
 
 
-def fill(batches: Sequence[PackedBatch], tokens_per_micro_batch: int) -> float:
-    """Share of the token budget that holds real tokens; above 1 only where single rows exceed the budget."""
-    return sum(batch.num_tokens for batch in batches) / (len(batches) * tokens_per_micro_batch) if batches else 0.0
-
-
 def assign(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices of `lengths` in bins of at most `budget`, as few bins as best-fit decreasing needs, then evened out.
 

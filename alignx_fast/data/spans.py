@@ -81,11 +81,6 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_l
     return examples
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> Example:
-    """One raw sentence, as in `encode_texts`."""
-    return encode_texts(tokenizer, [text], max_length)[0]
-
-
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, template: Template, prompts: Sequence[str]) -> list[list[int]]:
     """Tokens of generation prompts made by `template`, with the same BOS as in training and nothing at the end."""
     encodings = _encode(tokenizer, list(prompts), read_special_tokens=template.special_tokens is not None)

@@ -85,13 +85,7 @@ class Template:
 
     def prompt_for_pair(self, src_lang: str, tgt_lang: str, src: str) -> str:
         """The prompt of a translation, for generation: ends where the response begins."""
-        return self._prompt(self.render_pair(Pair(src_lang, tgt_lang, src, ""), 0))
-
-    def prompt_for_instruction(self, instruction: str, input: str = "") -> str:
-        """The prompt of a general instruction, for generation: ends where the response begins."""
-        return self._prompt(self.render_instruction(Instruction(instruction, input, "")))
-
-    def _prompt(self, row: Rendered) -> str:
+        row = self.render_pair(Pair(src_lang, tgt_lang, src, ""), 0)
         # A blank at the end belongs to the response's first token in every tokenizer that marks blanks on the following word.
         return row.text[: row.prompt_end].rstrip(" ")
 

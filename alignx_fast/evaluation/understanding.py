@@ -25,7 +25,7 @@ def run_understanding(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError:
-        raise UserError("Understanding tasks need lm-eval: install it with `pip install 'alignx-fast[report]'`.") from None
+        raise UserError("Understanding tasks need lm-eval: install it with `pip install 'alignx-fast[understanding]'`.") from None
     manager = TaskManager()
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
         raise UserError(f"lm-eval knows no task {unknown[0]!r}; `lm-eval ls tasks` lists them.")

@@ -1,5 +1,6 @@
 """Loading a base model as full, lora or qlora, and its tokenizer. Only safetensors; no remote code unless asked for."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from transformers import (
 from alignx_fast.config import LoraSettings, ModelSettings
 from alignx_fast.errors import UserError
 from alignx_fast.models import attention
-from alignx_fast.models.capture import num_layers
 from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.fused import fuse_layers
@@ -80,8 +80,10 @@ def load_config(path: str, settings: ModelSettings) -> PreTrainedConfig:
     """The model's configuration, checked against the settings before any weight is read.
 
     Raises:
-        UserError: no such model, or the align layer lies outside of it.
+        UserError: no such model, the align layer lies outside of it, or 4-bit weights without bitsandbytes.
     """
+    if settings.tuning == "qlora":
+        need_bitsandbytes("model.tuning is qlora", "--model.tuning lora")
     folder = Path(path).expanduser()
     local = folder.exists() or path.startswith((".", "/", "~"))
     if local and not (folder / "config.json").is_file():
@@ -100,6 +102,16 @@ def load_config(path: str, settings: ModelSettings) -> PreTrainedConfig:
         config.is_decoder = True  # encoder families attend in both directions unless told
     align_layer(settings, config)
     return config
+
+
+def need_bitsandbytes(wish: str, instead: str) -> None:
+    """Refuse what cannot run without bitsandbytes, before anything else is done.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{wish}, which needs bitsandbytes: install it with `pip install bitsandbytes`, or use `{instead}`.")
 
 
 def align_layer(settings: ModelSettings, config: PreTrainedConfig) -> int:
@@ -189,18 +201,3 @@ def _inference_dtype(settings: ModelSettings) -> str:
 def _first_line(error: Exception) -> str:
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if line.endswith((".", "!", "?")) else line + "."
-
-
-__all__ = [
-    "Model",
-    "align_layer",
-    "bf16_works",
-    "compute_dtype",
-    "device",
-    "load_config",
-    "load_model",
-    "load_tokenizer",
-    "num_layers",
-    "open_model",
-    "weight_dtype",
-]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignx_fast.data.packing import assign, collate, fill, pack
+from alignx_fast.data.packing import assign, collate, pack
 
 
 def example(length, *, prompt=None, source=(0, 0), target=(0, 0), languages=(-1, -1), meaning=0, first=1000):
@@ -99,7 +99,6 @@ def test_rows_without_spans_make_an_empty_table():
 
 def test_nothing_packs_to_nothing():
     assert pack([], 64, train_on_prompt=True) == []
-    assert fill([], 64) == 0.0
 
 
 def test_moving_keeps_every_field():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.tokenizers import CHATML, KINDS, SENTENCES, build_tokenizer
 
 from alignx_fast.data.rows import Dropped, Instruction, Pair, Reason
-from alignx_fast.data.spans import bos_ids, encode_prompts, encode_rows, encode_text
+from alignx_fast.data.spans import bos_ids, encode_prompts, encode_rows, encode_texts
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 
@@ -202,13 +202,14 @@ def test_a_text_unknown_to_the_vocabulary_is_dropped():
 @pytest.mark.parametrize("kind", KINDS)
 def test_raw_sentences(kind):
     tokenizer = build_tokenizer(kind)
-    example = encode_text(tokenizer, "We drink tea in the garden.", 64)
+    (example,) = encode_texts(tokenizer, ["We drink tea in the garden."], 64)
     begin = bos_ids(tokenizer)
     assert example["input_ids"][: len(begin)] == begin
     assert example["source"] == [len(begin), len(example["input_ids"])]
     assert tokenizer.eos_token_id not in example["input_ids"]
     assert bare(tokenizer.decode(example["input_ids"][len(begin) :])) == "Wedrinkteainthegarden."
-    assert len(encode_text(tokenizer, "We drink tea in the garden.", 3)["input_ids"]) == 3
+    (cut,) = encode_texts(tokenizer, ["We drink tea in the garden."], 3)
+    assert len(cut["input_ids"]) == 3
 
 
 @pytest.mark.parametrize("layout", ["alpaca", "chat"])

@@ -55,7 +55,7 @@ def test_chat_layout_is_what_the_tokenizer_renders(chat):
 
 def test_prompts_end_where_the_response_begins():
     template = Template.chat(build_tokenizer(chat_template=STRIPS))
-    assert template.prompt_for_instruction("Say hello.") == "[user] Say hello.</s>[assistant]"
+    assert template.prompt_for_pair("de", "sw", "Es regnet!").endswith("Es regnet!</s>[assistant]")
     assert Template.alpaca().prompt_for_pair("de", "sw", "Es regnet!").endswith("### Input:\nEs regnet!\n\n### Response:\n")
 
 

@@ -183,5 +183,5 @@ def test_a_diverged_model_is_scored_as_knowing_nothing(model, tokenizer, meaning
 
 def test_understanding_says_what_to_install(model, tokenizer, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
-    with pytest.raises(UserError, match=r"alignx-fast\[report\]"):
+    with pytest.raises(UserError, match=r"alignx-fast\[understanding\]"):
         run_understanding(model, tokenizer, ["xnli_de"])

@@ -61,6 +61,15 @@ def use_packed_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation(NAME)
 
 
+def in_use(model: PreTrainedModel) -> str:
+    """What packed batches of this model run through, for the record of a run."""
+    if model.config._attn_implementation != NAME:
+        return "the model's own, masked"
+    if _selected == "varlen" and getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        return "sdpa"  # varlen has no soft-cap
+    return _selected
+
+
 def use_ordinary_attention(model: PreTrainedModel) -> None:
     """Attention for padded batches and generation: eager where scores are soft-capped (SDPA would leave that out), else sdpa."""
     if type(model)._can_set_attn_implementation():

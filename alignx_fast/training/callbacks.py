@@ -2,7 +2,9 @@
 
 import json
 import math
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,21 +36,53 @@ class RunLog(TrainerCallback):
     ) -> None:
         """Called by the Trainer for training lines, dev lines and its final summary; the summary is left out."""
         logs = logs or {}
-        line: dict[str, Any] = {
-            "stage": self.stage,
-            "step": state.global_step,
-            "time": self.offset + time.monotonic() - self.started,
-        }
         if "eval_loss" in logs:
-            line |= {"event": "dev"} | {"dev_" + k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_loss")}
+            self.event("dev", state.global_step, {"dev_" + k[5:]: v for k, v in logs.items() if k.startswith("eval_loss")})
+        elif "tokens_per_micro_batch" in logs:
+            self.event("out_of_memory", state.global_step, logs)
         elif "loss" in logs:
-            line |= {k: v for k, v in logs.items() if k != "total_flos"}
-        else:
+            self._write(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
+
+    def event(self, name: str, step: int, values: dict[str, Any]) -> None:
+        """A line that is no training step."""
+        self._write(step, {"event": name} | values)
+
+    def _write(self, step: int, values: dict[str, Any]) -> None:
+        if (self.stage, step, values.get("event")) in self.seen:
             return
-        if (self.stage, state.global_step, line.get("event")) in self.seen:
-            return
+        line = {"stage": self.stage, "step": step, "time": self.offset + time.monotonic() - self.started} | values
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class StopAtStepEnd(TrainerCallback):
+    """Ctrl-C or SIGTERM lets the step end and saves a checkpoint, so that nothing is lost; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+            self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+        print("Stopping after this step, with a checkpoint; once more stops at once.", flush=True)
+        self._restore()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def __exit__(self, *error: Any) -> None:
+        self._restore()
+        if self.asked and error[0] is None:
+            raise KeyboardInterrupt
+
+    def _restore(self) -> None:
+        for kind, handler in self.before.items():
+            signal.signal(kind, handler)
 
 
 class ProgressLine(TrainerCallback):

@@ -27,7 +27,7 @@ from alignx_fast.models.load import Model, align_layer, load_config, load_model,
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
 from alignx_fast.report.scores import evaluations, score_table
 from alignx_fast.report.write import write_report
-from alignx_fast.training.stage import run_stage, tokens_per_micro_batch
+from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
 
 class Run:
@@ -37,6 +37,8 @@ class Run:
         self.settings, self.folder, self.resume = settings, settings.output, resume
         self.console = Console(highlight=False)
         self.prepared: dict[str, Prepared] = {}
+        for stage in settings.stages:
+            optimizer_name(settings, getattr(settings, stage))
         if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
             load_config(settings.model.path, settings.model)
             check_fits(settings, torch.cuda.get_device_properties(0).total_memory)

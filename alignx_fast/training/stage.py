@@ -4,15 +4,18 @@ import shutil
 from pathlib import Path
 
 import torch
+from alignx_kernels import dispatch
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
 from alignx_fast.data.prepare import Prepared
-from alignx_fast.files import write_json
+from alignx_fast.files import read_json, write_json
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
-from alignx_fast.models.load import Model, compute_dtype
-from alignx_fast.training.callbacks import ProgressLine, RunLog
+from alignx_fast.models import attention
+from alignx_fast.models.capture import causal_model
+from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandbytes, weight_dtype
+from alignx_fast.training.callbacks import ProgressLine, RunLog, StopAtStepEnd
 from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
 
 OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
@@ -23,9 +26,6 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
     per_step = min(rows, stage.pairs_per_step if isinstance(stage, AlignSettings) else stage.rows_per_step)
     steps = stage.max_steps or max(1, round(stage.epochs * (rows // per_step)))
     on_gpu = torch.cuda.is_available()
-    optimizer = stage.optimizer
-    if optimizer == "auto":
-        optimizer = "paged_adamw_8bit" if settings.model.tuning == "qlora" and on_gpu else "adamw"
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -35,7 +35,7 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
         warmup_steps=min(stage.warmup_steps, steps // 10),
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
-        optim=OPTIMIZERS[optimizer],
+        optim=OPTIMIZERS[optimizer_name(settings, stage)],
         bf16=on_gpu and compute_dtype() == torch.bfloat16,
         fp16=on_gpu and compute_dtype() == torch.float16,
         use_cpu=not on_gpu,
@@ -54,6 +54,33 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+
+
+def optimizer_name(settings: Settings, stage: AlignSettings | InstructSettings) -> str:
+    """As set; auto is paged 8-bit AdamW for qlora on a GPU, else AdamW.
+
+    Raises:
+        UserError: an 8-bit optimizer without bitsandbytes.
+    """
+    name: str = stage.optimizer
+    if name == "auto":
+        name = "paged_adamw_8bit" if settings.model.tuning == "qlora" and torch.cuda.is_available() else "adamw"
+    if name != "adamw":
+        group = "align" if isinstance(stage, AlignSettings) else "instruct"
+        need_bitsandbytes(f"{group}.optimizer is {name}", f"--{group}.optimizer adamw")
+    return name
+
+
+def in_use(settings: Settings, stage: AlignSettings | InstructSettings, model: Model) -> dict[str, str]:
+    """What a stage runs on here: attention, losses, optimizer, formats of weights and of matrix products."""
+    weights = weight_dtype(settings.model)
+    return {
+        "attention": attention.in_use(causal_model(model)),
+        "losses": dispatch.choose(None, torch.empty(1, dtype=weights, device=device())),
+        "optimizer": optimizer_name(settings, stage),
+        "weights": "nf4" if settings.model.tuning == "qlora" else str(weights).removeprefix("torch."),
+        "products": str(compute_dtype()).removeprefix("torch."),
+    }
 
 
 def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -> int:
@@ -82,7 +109,17 @@ def run_stage(
     folder = run / name
     checkpoint = last_checkpoint(folder) if resume else None
     resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    progress = ProgressLine(name)
+    progress, stop = ProgressLine(name), StopAtStepEnd()
+    log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
+    used = in_use(settings, stage, model)
+    log.event("start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch})
+    record = read_json(run / "environment.json")
+    write_json(run / "environment.json", record | {"used": record.get("used", {}) | {name: used}})
+    print(
+        f"{name}: "
+        + ", ".join(f"{what} {how}" for what, how in used.items())
+        + f", {tokens_per_micro_batch} tokens a micro-batch"
+    )
     trainer = AlignXTrainer(
         model=model,
         args=training_arguments(settings, stage, folder, len(prepared.train)),
@@ -94,11 +131,12 @@ def run_stage(
         train_on_prompt=settings.data.train_on_prompt,
         mixing_temperature=settings.data.mixing_temperature,
         processing_class=tokenizer,
-        callbacks=[RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1), progress],
+        callbacks=[log, progress, stop],
     )
     every = trainer.args.eval_steps
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with stop:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if every is None or trainer.state.global_step % every:
             trainer.evaluate()
     finally:

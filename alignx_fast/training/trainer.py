@@ -167,6 +167,7 @@ class AlignXTrainer(Trainer):
                     ) from None
                 self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
                 print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
+                self.log({"tokens_per_micro_batch": self.tokens_per_micro_batch})
             self._zero_grad(model)
             set_rng_state(rng, self.args.device)
             torch.cuda.empty_cache()

@@ -13,6 +13,8 @@ from transformers import TrainingArguments
 from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.errors import UserError
 from alignx_fast.training.callbacks import RunLog
+from alignx_fast.training.queue import TargetQueue
+from alignx_fast.training.step import AlignStep
 from alignx_fast.training.trainer import AlignXTrainer, StepSampler, last_checkpoint
 
 ROWS = 10
@@ -188,30 +190,45 @@ def test_non_finite_loss_is_one_sentence_and_saves_nothing(tmp_path: Path) -> No
 def test_out_of_memory_halves_and_repeats_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    """Also when gradients were there already: the same rows again, and the result of a run that never ran out."""
+    settings = SETTINGS.model_copy(deep=True)
+    settings.matching.scope = "step"
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     results = []
     for fails in (False, True):
-        found = trainer(tmp_path / str(fails), steps=2, tokens_per_micro_batch=64)
-        inner, calls = found.align_step.__class__.__call__, []
+        found = trainer(
+            tmp_path / str(fails),
+            settings=settings,
+            steps=2,
+            model=tiny_model("bert", torch.float64),
+            optim="sgd",
+            tokens_per_micro_batch=64,
+        )
+        found.heads.double()
+        found.add_callback(RunLog(tmp_path / f"{fails}.jsonl", "align", -1))
+        inner, seen = AlignStep.__call__, []
 
-        def call(self, *args, inner=inner, calls=calls, fails=fails):
-            calls.append(1)
-            terms = inner(self, *args)
-            if fails and len(calls) == 2:
+        def call(self, batches, *args, inner=inner, seen=seen, fails=fails):
+            seen.append(torch.cat([batch.meanings for batch in batches]).sort().values.tolist())
+            terms = inner(self, batches, *args)
+            if fails and len(seen) == 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return terms
 
-        monkeypatch.setattr(type(found.align_step), "__call__", call)
-        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-        torch.manual_seed(3)
-        found.args.max_grad_norm = 1.0
-        found.train()
-        monkeypatch.setattr(type(found.align_step), "__call__", inner)
-        results.append((found, len(calls)))
-    (whole, once), (repeated, thrice) = results
-    assert (once, thrice) == (2, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(AlignStep, "__call__", call)
+            # the queue is filled at the end of a step, after any real lack of memory
+            patch.setattr(TargetQueue, "push", lambda *_: None)
+            found.train()
+        results.append((found, seen))
+    (whole, twice), (repeated, thrice) = results
+    assert thrice == [twice[0], twice[1], twice[1]]
     assert repeated.tokens_per_micro_batch == 32
     assert "32 tokens per micro-batch" in capsys.readouterr().out
-    assert repeated.state.global_step == whole.state.global_step == 2
+    (event,) = [json.loads(line) for line in (tmp_path / "True.jsonl").read_text().splitlines() if "out_of_memory" in line]
+    assert (event["step"], event["tokens_per_micro_batch"]) == (1, 32)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(repeated)[name], value, rtol=1e-6, atol=1e-8, msg=name)
 
 
 def test_sampler_covers_every_row_once_an_epoch() -> None:

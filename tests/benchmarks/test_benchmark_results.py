@@ -120,11 +120,17 @@ def test_every_repeat_starts_after_its_reset():
     assert times.fastest <= times.median <= times.slowest
 
 
-def test_a_ratio_is_taken_in_turn():
+def test_a_ratio_is_taken_in_turn(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     calls = []
-    ratio = alternating_ratio(lambda: (time.sleep(0.02), calls.append(1)), lambda: (time.sleep(0.01), calls.append(2)), rounds=3)
-    assert calls == [1, 2] * 4
-    assert 1.3 < ratio < 3.0
+
+    def run(name: str, seconds: float) -> None:
+        calls.append(name)
+        clock[0] += seconds * (50 if len(calls) == 5 else 1)  # one run meets a busy machine
+
+    assert alternating_ratio(lambda: run("one", 3.0), lambda: run("other", 2.0), rounds=3) == 1.5
+    assert calls == ["one", "other"] * 4
 
 
 def test_a_fresh_process_answers_or_says_why_not():

@@ -178,6 +178,7 @@ def test_mistakes_are_one_sentence(
         arguments = [argument.replace("{" + name + "}", str(path)) for argument in arguments]
     if arguments[0] == "train" and "--output" not in arguments:
         arguments += ["--output", str(tmp_path / "new")]
+    capsys.readouterr()  # what making the model said
     command(*arguments, code=2)
     said = capsys.readouterr().err
     assert MISTAKES[mistake][1] in said

@@ -1,6 +1,6 @@
 """Rows laid end to end without padding, in as few micro-batches of a token budget as they fit in.
 
-Shape legend: T tokens of a packed batch, B rows in it, N rows of these that carry a source and a target span.
+Shape legend: T tokens of a packed batch, K of them trained on, B rows in it, N rows of these that carry a source and a target span.
 """
 
 import bisect
@@ -14,10 +14,6 @@ import torch
 
 from alignx_fast.data.spans import Example
 
-IGNORED = -100
-"""Label of a position that is not trained on."""
-
-
 @dataclass
 class PackedBatch:
     """Rows in one sequence without padding; all tensors on one device."""
@@ -26,8 +22,8 @@ class PackedBatch:
     """int64 [1, T]."""
     position_ids: torch.Tensor
     """int64 [1, T], from 0 in every row."""
-    labels: torch.Tensor
-    """int64 [1, T], not shifted; -100 where not trained on and on every row's first token: a shifted loss stays inside rows."""
+    label_positions: torch.Tensor
+    """int64 [K], rising: the tokens that the next-token loss is taken over, never a row's first, which has none before it."""
     cu_seqlens: torch.Tensor
     """int32 [B + 1], row b holds positions cu_seqlens[b] to cu_seqlens[b + 1]."""
     max_length: int
@@ -50,8 +46,8 @@ class PackedBatch:
 
     @property
     def num_label_tokens(self) -> int:
-        """Tokens that the next-token loss is taken over."""
-        return int((self.labels != IGNORED).sum())
+        """K: tokens that the next-token loss is taken over."""
+        return len(self.label_positions)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "PackedBatch":
         """The same batch on another device."""
@@ -91,7 +87,7 @@ def collate(examples: Sequence[Example], *, train_on_prompt: bool, rows: Sequenc
     untrained = np.ones(len(examples), dtype=np.int64)
     if not train_on_prompt:
         untrained = np.maximum(untrained, [example["prompt_length"] for example in examples])
-    labels = np.where(positions < np.repeat(untrained, lengths), IGNORED, input_ids)
+    label_positions = (positions >= np.repeat(untrained, lengths)).nonzero()[0]
 
     source = np.array([example["source"] for example in examples], dtype=np.int64)
     target = np.array([example["target"] for example in examples], dtype=np.int64)
@@ -102,7 +98,7 @@ def collate(examples: Sequence[Example], *, train_on_prompt: bool, rows: Sequenc
     return PackedBatch(
         input_ids=torch.from_numpy(input_ids)[None],
         position_ids=torch.from_numpy(positions)[None],
-        labels=torch.from_numpy(labels)[None],
+        label_positions=torch.from_numpy(label_positions),
         cu_seqlens=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)),
         max_length=int(lengths.max()),
         source_spans=torch.from_numpy((source + starts[:, None])[paired].astype(np.int32)),

@@ -40,12 +40,11 @@ def perplexity(model: Model, sentences: Sequence[Sentence], languages: Sequence[
 
 def sequence_losses(model: Model, batch: PackedBatch) -> list[tuple[float, int]]:
     """Sum of the next-token loss (nats) and number of predicted tokens for every sequence of the batch."""
-    hidden_TD, labels_T = packed_forward(model, batch), batch.labels[0]
-    predicted = (labels_T != -100).nonzero()[:, 0]
-    sequence = torch.bucketize(predicted, batch.cu_seqlens[1:].long(), right=True)
+    hidden_TD, labels_T = packed_forward(model, batch), batch.input_ids[0]
+    sequence = torch.bucketize(batch.label_positions, batch.cu_seqlens[1:].long(), right=True)
     losses = [
         F.cross_entropy(head_logits(model, hidden_TD[chunk - 1]).float(), labels_T[chunk], reduction="none")
-        for chunk in predicted.split(max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size))
+        for chunk in batch.label_positions.split(max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size))
     ]
     sums = torch.zeros(len(batch.rows), dtype=torch.float64, device=labels_T.device)
     sums.index_add_(0, sequence, torch.cat(losses).double())

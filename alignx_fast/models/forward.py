@@ -23,6 +23,7 @@ class Packed(Protocol):
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
+    label_positions: torch.Tensor
     cu_seqlens: torch.Tensor
     max_length: int
 
@@ -59,19 +60,17 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
     return logits_TV
 
 
-def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
+def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, batch: Packed) -> torch.Tensor:
     """Sum of next-token cross entropies, in at least fp32; logits exist for one chunk of tokens at a time, by a fused kernel on a GPU.
 
     Args:
         hidden_TD: last hidden state.
-        labels_T: unshifted labels; -100 is left out. The first token of every sequence must be -100, which keeps the shift from
-            crossing into the next sequence.
+        batch: its `label_positions` are the tokens to predict, each from the state before it.
     """
-    kept = (labels_T[1:] != -100).nonzero().squeeze(1)
-    hidden_KD, labels_K = hidden_TD[kept], labels_T[1:][kept]
+    hidden_KD, labels_K = hidden_TD[batch.label_positions - 1], batch.input_ids[0, batch.label_positions]
     wide = torch.promote_types(hidden_TD.dtype, torch.float32)
     head, config = head_module(model), causal_model(model).config.get_text_config()
-    if hidden_TD.is_cuda and wide == torch.float32 and len(kept) and fuses_head(head, config):
+    if hidden_TD.is_cuda and wide == torch.float32 and len(labels_K) and fuses_head(head, config):
         assert isinstance(head, nn.Linear)
         return fused_cross_entropy(head, hidden_KD, labels_K, getattr(config, "final_logit_softcapping", None))
     chunk = max(1, LOGITS_PER_CHUNK // config.vocab_size)
@@ -81,7 +80,7 @@ def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, labels_T: torch.T
 
     total = hidden_TD.new_zeros((), dtype=wide)
     for hidden_CD, labels_C in zip(hidden_KD.split(chunk), labels_K.split(chunk), strict=True):
-        if len(kept) > chunk and torch.is_grad_enabled():
+        if len(labels_K) > chunk and torch.is_grad_enabled():
             total = total + checkpoint(chunk_loss, hidden_CD, labels_C, use_reentrant=False)
         else:
             total = total + chunk_loss(hidden_CD, labels_C)

@@ -116,9 +116,9 @@ class _Step:
     def _loss(self, batch: PackedBatch, tokens: int, gradient: Any) -> torch.Tensor:
         with self.autocast():
             if self.align is None or self.settings is None:
-                return next_token_loss(self.model, packed_forward(self.model, batch), batch.labels[0]) / tokens
+                return next_token_loss(self.model, packed_forward(self.model, batch), batch) / tokens
             hidden_TD, pooled = forward_pooled(self.model, batch, self.layer, matching=True)
-            loss = next_token_loss(self.model, hidden_TD, batch.labels[0]) / tokens
+            loss = next_token_loss(self.model, hidden_TD, batch) / tokens
             if gradient is not None:
                 loss = loss + (pooled.sources_ND * gradient.sources_ND).sum() + (pooled.targets_ND * gradient.targets_ND).sum()
             return loss + matching_loss(pooled, self.align.heads, batch.languages)

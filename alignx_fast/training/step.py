@@ -35,7 +35,7 @@ def ntp_step(model: nn.Module, batches: Sequence[PackedBatch], tokens: int, back
     total = torch.zeros((), device=batches[0].input_ids.device)
     for batch in batches:
         with autocast():
-            loss = next_token_loss(model, packed_forward(model, batch), batch.labels[0]) / tokens
+            loss = next_token_loss(model, packed_forward(model, batch), batch) / tokens
         backward(loss)
         total += loss.detach()
     return {"loss": total, "loss_ntp": total}
@@ -75,7 +75,7 @@ class AlignStep:
             share = len(batch.meanings) / pairs
             with self.autocast():
                 hidden_TD, pooled = forward_pooled(self.model, batch, self.layer, matching=bool(w_lam))
-                loss_ntp = next_token_loss(self.model, hidden_TD, batch.labels[0]) / tokens
+                loss_ntp = next_token_loss(self.model, hidden_TD, batch) / tokens
                 loss = loss_ntp
                 if w_ctr and not cache_ctr:
                     part = share * contrastive_loss(pooled, self.heads, self.settings, batch.meanings, self.queue.negatives())
@@ -106,7 +106,7 @@ class AlignStep:
         with self.autocast():
             for batch in batches:
                 hidden_TD, pooled = forward_pooled(self.model, batch, self.layer, matching=True)
-                loss_ntp += next_token_loss(self.model, hidden_TD, batch.labels[0]) / tokens
+                loss_ntp += next_token_loss(self.model, hidden_TD, batch) / tokens
                 vectors.append(pooled)
             whole = _concatenate(vectors)
             return {

@@ -252,7 +252,7 @@ class AlignXTrainer(Trainer):
         if self.align_step is not None:
             return self.align_step.losses(batches, tokens)
         with self.accelerator.autocast():
-            losses = [next_token_loss(self.model, packed_forward(self.model, batch), batch.labels[0]) for batch in batches]
+            losses = [next_token_loss(self.model, packed_forward(self.model, batch), batch) for batch in batches]
         return {"loss_ntp": sum(losses, torch.zeros((), device=self.args.device)) / tokens}
 
     def _total(self, terms: dict[str, float]) -> float:

@@ -66,7 +66,7 @@ def test_tensors_of_a_batch():
     batch = collate(rows, train_on_prompt=True, rows=[11, 12, 13])
     assert batch.input_ids.tolist() == [[100, 101, 102, 103, 104, 105, 200, 201, 202, 300, 301, 302, 303, 304]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 1, 2, 3, 4]]
-    assert batch.labels.tolist() == [[-100, 101, 102, 103, 104, 105, -100, 201, 202, -100, 301, 302, 303, 304]]
+    assert batch.label_positions.tolist() == [1, 2, 3, 4, 5, 7, 8, 10, 11, 12, 13]
     assert batch.cu_seqlens.tolist() == [0, 6, 9, 14]
     assert batch.source_spans.tolist() == [[1, 3], [10, 11]]
     assert batch.target_spans.tolist() == [[4, 5], [12, 13]]
@@ -81,14 +81,14 @@ def test_tensors_of_a_batch():
 def test_without_the_prompt_only_responses_are_labels():
     rows = [example(6, prompt=4, first=100), example(3, prompt=1, first=200), example(2, prompt=0, first=300)]
     batch = collate(rows, train_on_prompt=False, rows=[0, 1, 2])
-    assert batch.labels.tolist() == [[-100, -100, -100, -100, 104, 105, -100, 201, 202, -100, 301]]
+    assert batch.label_positions.tolist() == [4, 5, 7, 8, 10]
 
 
 def test_masking_is_by_position_never_by_id():
     """With pad == eos the id says nothing: an end token inside and at the end of a row keeps its label."""
     row = example(4, prompt=1)
     row["input_ids"] = [1, 0, 5, 0]
-    assert collate([row], train_on_prompt=True, rows=[0]).labels.tolist() == [[-100, 0, 5, 0]]
+    assert collate([row], train_on_prompt=True, rows=[0]).label_positions.tolist() == [1, 2, 3]
 
 
 def test_rows_without_spans_make_an_empty_table():

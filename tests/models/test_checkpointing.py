@@ -34,7 +34,7 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
     torch.manual_seed(2)
     hidden_TD, pooled = forward_pooled(model, batch, 2, matching=True)
-    loss = next_token_loss(model, hidden_TD, batch.labels[0])
+    loss = next_token_loss(model, hidden_TD, batch)
     for vectors in (pooled.sources_ND, pooled.targets_ND, pooled.matching_MD):
         loss = loss + (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(3))).sum()
     loss.backward()
@@ -93,7 +93,7 @@ def test_offloaded_checkpoints_give_the_same_gradients() -> None:
         checkpoint_layers(model, settings)
         (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
         batch = batch.to("cuda")
-        next_token_loss(model, forward_pooled(model, batch, 2, matching=False)[0], batch.labels[0]).backward()
+        next_token_loss(model, forward_pooled(model, batch, 2, matching=False)[0], batch).backward()
         found.append([p.grad for p in model.parameters()])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second)

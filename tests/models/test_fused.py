@@ -79,7 +79,7 @@ def test_fused_model_gives_the_same_loss_and_gradients(family: str) -> None:
             assert fused.fuse_layers(model)
         (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
         batch = batch.to("cuda")
-        loss = next_token_loss(model, packed_forward(model, batch), batch.labels[0])
+        loss = next_token_loss(model, packed_forward(model, batch), batch)
         loss.backward()
         found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
     (plain_loss, plain), (loss, gradients) = found

@@ -27,7 +27,7 @@ def test_loss_is_the_models_own_loss(family: str) -> None:
     model, rows = tiny_model(family).eval(), random_rows(4)
     (batch,) = pack(rows, 10_000, train_on_prompt=True)
     with torch.no_grad():
-        ours = next_token_loss(model, packed_forward(model, batch), batch.labels[0])
+        ours = next_token_loss(model, packed_forward(model, batch), batch)
         theirs = 0.0
         with generation_mode(model):
             for row in rows:
@@ -66,10 +66,10 @@ def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = tiny_model(dtype=torch.float64), random_rows(6)
     (batch,) = pack(rows, 10_000, train_on_prompt=False)
     hidden = packed_forward(model, batch).detach().requires_grad_()
-    whole = next_token_loss(model, hidden, batch.labels[0])
+    whole = next_token_loss(model, hidden, batch)
     (whole_gradient,) = torch.autograd.grad(whole, hidden)
     monkeypatch.setattr("alignx_fast.models.forward.LOGITS_PER_CHUNK", 97 * 7)
-    pieces = next_token_loss(model, hidden, batch.labels[0])
+    pieces = next_token_loss(model, hidden, batch)
     (gradient,) = torch.autograd.grad(pieces, hidden)
     assert gradient.abs().max() > 0
     torch.testing.assert_close(pieces, whole, rtol=1e-6, atol=1e-6)

@@ -14,6 +14,7 @@ import torch
 
 from alignx_fast.data.spans import Example
 
+
 @dataclass
 class PackedBatch:
     """Rows in one sequence without padding; all tensors on one device."""

@@ -1,7 +1,7 @@
 """Validation at the door of the public functions: every message quotes what came and says what is needed.
 
-None of these checks reads a value from a GPU, which would stall the queue and break CUDA graph capture. `check_span_values` reads
-values, and is called for spans in CPU memory only. Bad spans that are already on the GPU show as NaN (see `span_mean`).
+None of these checks reads a value from a GPU, which would stall the queue and break CUDA graph capture. `check_span_values` and
+`check_temperature_value` read values, and do so in CPU memory only. What is wrong with values on a GPU shows as NaN.
 """
 
 import math
@@ -49,14 +49,25 @@ def check_reduction(reduction: str) -> None:
 
 
 def check_temperature(temperature: float | torch.Tensor) -> None:
-    """A positive finite number, or a floating-point tensor of one element (whose value is not read)."""
+    """A positive finite number, or a floating-point tensor of one element, whose value is not read."""
     if isinstance(temperature, torch.Tensor):
         if temperature.numel() != 1 or temperature.dtype not in FLOATING:
             raise ValueError(
                 f"temperature is a {temperature.dtype} tensor of shape {tuple(temperature.shape)};"
                 " it must be a number or a floating-point tensor of one element."
             )
-    elif not (math.isfinite(temperature) and temperature > 0):
+    else:
+        _check_positive(temperature)
+
+
+def check_temperature_value(temperature: torch.Tensor) -> None:
+    """A temperature in CPU memory is positive; a NaN passes, and gives a loss of NaN."""
+    if temperature.device.type == "cpu" and not temperature.isnan():
+        _check_positive(temperature.item())
+
+
+def _check_positive(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}; it must be a positive number, such as 0.1.")
 
 

@@ -27,7 +27,8 @@ def info_nce_loss(
     normalised; a zero vector has cosine 0 with everything and gradient 0. No N x M matrix is stored, nothing is spent on the
     gradient of an input that does not require one, and results repeat bit for bit.
 
-    temperature: a number, or a tensor of one element, which receives its gradient.
+    temperature: a positive number, or a tensor of one element, which receives its gradient. A tensor on a GPU is never read by the
+        host: there one that is not positive gives a loss of NaN.
     symmetric: mean of the loss above and that of keys 0 .. N-1 against all queries.
     query_ids [N], key_ids [M]: integers. Where query_ids[i] == key_ids[j], i != j, key j is no negative of query i, nor i of j.
     impl: "reference", "chunked", "triton", or None for the best available: Triton on CUDA, chunked elsewhere and in fp64.
@@ -47,6 +48,8 @@ def info_nce_loss(
     checks.check_same_device(queries_ND=queries_ND, keys_MD=keys_MD, temperature=on_device, query_ids=query_ids, key_ids=key_ids)
     chosen = dispatch.choose(impl, queries_ND, keys_MD)
     if chosen == "reference":
+        if isinstance(temperature, torch.Tensor):
+            checks.check_temperature_value(temperature)
         options: dict[str, Any] = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
         return reference.info_nce_loss(queries_ND, keys_MD, **options, reduction=reduction).to(accumulator(keys_MD.dtype))
     temperature = as_scalar(temperature, keys_MD)
@@ -75,9 +78,13 @@ def check_options(
 
 
 def as_scalar(temperature: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The temperature as a tensor of 0 dimensions on the device of `like`; its gradient flows on to the tensor given."""
+    """The temperature as a tensor of 0 dimensions on the device of `like`; its gradient flows on to the tensor given.
+
+    On a GPU a tensor that is not positive becomes NaN; in CPU memory the operator refuses it.
+    """
     if isinstance(temperature, torch.Tensor):
-        return temperature.reshape(()).to(accumulator(like.dtype))
+        temperature = temperature.reshape(()).to(accumulator(like.dtype))
+        return torch.where(temperature > 0, temperature, torch.nan) if temperature.is_cuda else temperature
     return torch.full((), temperature, dtype=accumulator(like.dtype), device=like.device)
 
 

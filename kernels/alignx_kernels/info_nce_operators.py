@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from . import info_nce_chunked
+from .checks import check_temperature_value
 from .info_nce_problem import Forward, Inputs, Wanted, accumulator, waiting_dtype
 from .reference import reduce_loss
 
@@ -61,6 +62,7 @@ def forward_operator(
     impl: str,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The reduced loss, and `Call.kept`. Gradients among the latter are those of the sum of the losses."""
+    check_temperature_value(temperature)
     call = Call(symmetric, reduction, Wanted(*wanted), impl)
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
     with torch.autocast(keys_MD.device.type, enabled=False):

@@ -218,6 +218,8 @@ X = torch.randn(6, 4)
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"temperature": torch.ones(2)}, r"shape \(2,\)"),
+        ({"temperature": torch.tensor([-0.5])}, "temperature is -0.5"),
+        ({"temperature": torch.tensor(0.0), "impl": "reference"}, "temperature is 0.0"),
         ({"query_ids": torch.arange(6)}, "both or neither"),
         ({"query_ids": torch.arange(6), "key_ids": torch.arange(5)}, r"key_ids has shape \(5,\)"),
         ({"query_ids": torch.arange(6.0), "key_ids": torch.arange(6)}, "query_ids is torch.float32"),
@@ -229,3 +231,7 @@ X = torch.randn(6, 4)
 def test_mistakes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         info_nce_loss(**{"queries_ND": X, "keys_MD": X, **arguments})
+
+
+def test_a_temperature_of_nan_from_a_model_that_diverged_gives_a_loss_of_nan():
+    assert info_nce_loss(X, X, temperature=torch.tensor(torch.nan)).isnan()

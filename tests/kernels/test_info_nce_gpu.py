@@ -18,6 +18,13 @@ def leaves(n, m, d):
     return [torch.randn(rows, d, device="cuda", dtype=torch.bfloat16, requires_grad=True) for rows in (n, m)]
 
 
+@pytest.mark.parametrize("temperature", [-0.5, 0.0])
+@pytest.mark.parametrize("impl", ["triton", "chunked"])
+def test_a_temperature_that_is_not_positive_gives_nan(impl, temperature):
+    temperature = torch.tensor(temperature, device="cuda")
+    assert info_nce_loss(*leaves(70, 90, 48), temperature=temperature, impl=impl).isnan()
+
+
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_repeats_bit_for_bit(symmetric):
     inputs = [*leaves(3000, 4500, 256), torch.tensor(0.05, device="cuda", requires_grad=True)]

@@ -88,8 +88,6 @@ def parts(
     if kind.full and optimizer != "adamw":
         moments += 8 * sum(sizes.embeddings) - optimizer_bytes(sizes.embeddings, optimizer, 4)  # kept in fp32 by the Trainer
     found.append(Part(f"optimizer ({optimizer})", moments))
-    if optimizer == "adamw":
-        found.append(Part("optimizer's temporaries", (kind.weight if kind.full else 4) * sum(trained), ("optimizer",)))
     if isinstance(stage, AlignSettings):
         found += _alignment(sizes, stage, optimizer)
     found += _activations(sizes, kind, model, tokens, max_length)

@@ -136,7 +136,7 @@ def _cached(settings: AlignSettings) -> tuple[bool, bool]:
 
 def _optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=1e-6)
+        return torch.optim.AdamW(parameters, lr=1e-6, fused=True)
     import bitsandbytes as bnb
 
     kind = bnb.optim.PagedAdamW8bit if name == "paged_adamw_8bit" else bnb.optim.AdamW8bit

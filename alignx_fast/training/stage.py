@@ -18,7 +18,7 @@ from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandby
 from alignx_fast.training.callbacks import ProgressLine, RunLog, StopAtStepEnd
 from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
 
-OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
 def training_arguments(settings: Settings, stage: AlignSettings | InstructSettings, folder: Path, rows: int) -> TrainingArguments:

@@ -44,7 +44,7 @@ def _arguments(case: StepCase, folder: Path, *, micro_batches: int, rows_per_mic
         "per_device_train_batch_size": rows_per_micro_batch,
         "gradient_accumulation_steps": micro_batches,
         "learning_rate": 1e-4,
-        "optim": "paged_adamw_8bit" if case.tuning == "qlora" and on_gpu else "adamw_torch",
+        "optim": "paged_adamw_8bit" if case.tuning == "qlora" and on_gpu else "adamw_torch_fused",
         "bf16": on_gpu,
         "use_cpu": not on_gpu,
         "save_strategy": "no",

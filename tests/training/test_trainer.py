@@ -33,7 +33,7 @@ def trainer(
     settings: AlignSettings | InstructSettings = SETTINGS,
     steps: int = 7,
     save_steps: int = 100,
-    optim: str = "adamw_torch",
+    optim: str = "adamw_torch_fused",
     bf16: bool = False,
     **options: object,
 ) -> AlignXTrainer:

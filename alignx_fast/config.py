@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from alignx_fast.errors import UserError
 
 Stage = Literal["align", "instruct"]
+
+
+def split_words(value: Any) -> Any:
+    """`a,b` as [a, b], which spares brackets and quotes on the command line."""
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",") if word.strip()]
+    if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(word, bool) for word in value)):
+        raise ValueError("YAML reads no as false, so write it in quotes, as in ['no', de]")
+    return value
+
+
+Words = Annotated[list[str], BeforeValidator(split_words)]
 
 
 class Group(BaseModel):
@@ -107,7 +119,7 @@ class DataSettings(Group):
     """General instructions of stage 2."""
     evaluation: str | None = None
     """Held-out sentences in several languages (JSONL with `texts: {lang: text}`); default: taken from the dev split."""
-    languages: list[str] | None = None
+    languages: Words | None = None
     """Keep only rows whose languages are all in this list; default: all."""
     both_directions: bool = True
     """Train every pair as source to target and as target to source."""
@@ -203,18 +215,24 @@ class EvaluationSettings(Group):
     """Evaluate before and after."""
     sentences: int = Field(300, gt=1)
     """Held-out sentences for retrieval, layers and perplexity."""
-    languages: list[str] | None = None
+    languages: Words | None = None
     """Languages to evaluate; default: those trained on, or with sentences of your own all that these have."""
     pivot: str = "en"
     """Translation is scored between this language and each other one, both ways."""
     translation_sentences: int = Field(50, ge=0)
     """Sentences translated per direction; 0 skips translation."""
-    translation_directions: list[str] | None = None
+    translation_directions: Words | None = None
     """Directions such as en-de; default: pivot to each language and back."""
     max_new_tokens: int = Field(128, gt=0)
     """Longest generated translation in tokens."""
     tokens_per_batch: int = Field(4096, gt=0)
     """Tokens in one evaluation forward pass."""
+    tasks: Words = []
+    """Understanding tasks of lm-evaluation-harness, such as xnli_de; needs `pip install 'alignx-fast[understanding]'`."""
+    task_folder: Path | None = None
+    """Folder with lm-eval task files of your own, which `tasks` may name too."""
+    task_examples: int = Field(200, gt=0)
+    """Examples of each task."""
 
 
 class Settings(Group):
@@ -224,22 +242,15 @@ class Settings(Group):
     """Run folder: settings, log, checkpoints, evaluation, model and report."""
     seed: int = 0
     """Seed of data order, initialisation and dropout."""
-    stages: Annotated[list[Stage], Field(min_length=1)] = ["align", "instruct"]
+    stages: Annotated[list[Stage], BeforeValidator(split_words), Field(min_length=1)] = ["align", "instruct"]
     """Stages to run, in this order."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     align: AlignSettings = AlignSettings()
     instruct: InstructSettings = InstructSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    tracking: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    tracking: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(split_words)] = []
     """Logging backends beside the run log; each must be installed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split_stages(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("stages"), str):
-            values = values | {"stages": [s.strip() for s in values["stages"].split(",") if s.strip()]}
-        return values
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
@@ -297,7 +308,9 @@ def explain(error: ValidationError, origin: str) -> str:
         near = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.5)
         hint = f" Did you mean `{near[0]}`?" if near else " `alignx-fast recipes show quickstart --all` lists every setting."
         return f"{origin}: unknown setting `{dotted}`.{hint}"
-    return f"{origin}: setting `{dotted}` is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
+    words = problem["msg"].removeprefix("Value error, ")
+    words = words if words.startswith("YAML") else words[0].lower() + words[1:]
+    return f"{origin}: setting `{dotted}` is {problem['input']!r}: {words}."
 
 
 def known_keys(group: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

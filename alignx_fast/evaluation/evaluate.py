@@ -18,6 +18,7 @@ from alignx_fast.evaluation.projection import sentence_map
 from alignx_fast.evaluation.retrieval import retrieval
 from alignx_fast.evaluation.sample import choose_meanings
 from alignx_fast.evaluation.translation import translation
+from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.models.capture import num_layers
 from alignx_fast.models.load import Model
@@ -36,7 +37,7 @@ def evaluate(
     translate: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> dict:
-    """Retrieval, layer similarity, translation, perplexity and a map of the sentence vectors.
+    """Retrieval, layer similarity, perplexity, translation, understanding tasks and a map of the sentence vectors.
 
     The model, its `training` flags and all random states are as before afterwards; two calls give the same result.
 
@@ -48,9 +49,11 @@ def evaluate(
         progress: called with a few words before each part.
 
     Raises:
-        UserError: no held-out sentence has text in any of the languages.
+        UserError: no held-out sentence has text in any of the languages, or a task cannot run.
     """
     started, say = time.monotonic(), progress or (lambda words: None)
+    if settings.tasks:
+        check_tasks(settings.tasks, settings.task_folder)
     asked = (
         list(dict.fromkeys(map(check_language, languages)))
         if languages is not None
@@ -87,6 +90,11 @@ def evaluate(
         if translate and settings.translation_sentences:
             result["translation"], words = translation(model, tokenizer, meanings, settings, codes, template, say)
             notes += words
+        result["understanding"] = {}
+        if settings.tasks:
+            say("answering understanding tasks")
+            asked_of = (settings.tasks, settings.task_folder, settings.task_examples)
+            result["understanding"] = understanding(model, tokenizer, *asked_of)
     return result | {"notes": notes, "seconds": time.monotonic() - started}
 
 

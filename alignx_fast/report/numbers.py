@@ -14,6 +14,7 @@ def headline(run: Run) -> list[dict[str, Any]]:
     """One card per score: {"name", "note", "better", "values": [(moment, text)], "control"}; only scores that the run has."""
     translated = common(run, "translation")
     predicted = common(run, "perplexity")
+    answered = common(run, "understanding")
     cards = [
         card(run, "Retrieval top-1", "more is better", percent, lambda scores: (scores.get("retrieval") or {}).get("average")),
         card(
@@ -25,6 +26,13 @@ def headline(run: Run) -> list[dict[str, Any]]:
         ),
         card(run, "BLEU", "0 to 100, more is better", decimal, lambda scores: average(scores, "translation", "bleu", translated)),
         card(run, "Perplexity", "per token, less is better", decimal, lambda scores: geometric(scores, predicted)),
+        card(
+            run,
+            "Understanding",
+            "tasks, more is better",
+            percent,
+            lambda scores: average(scores, "understanding", "score", answered),
+        ),
     ]
     if cards[0] and (chance := first(run, lambda scores: (scores.get("retrieval") or {}).get("chance"))):
         cards[0]["note"] = f"chance {percent(chance)}, more is better"
@@ -84,7 +92,7 @@ def table(run: Run, part: str, columns: dict[str, tuple[str, Callable[[float], s
     return {
         "groups": [heading for heading, _ in columns.values()],
         "moments": [MOMENTS[when] for when in moments],
-        "count": "tokens" if part == "perplexity" else "sentences",
+        "count": {"perplexity": "tokens", "understanding": "examples"}.get(part, "sentences"),
         "rows": rows,
     }
 

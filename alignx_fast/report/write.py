@@ -98,6 +98,9 @@ def content(run: Run) -> dict[str, Any]:
                     "bits_per_character": ("bits per character", numbers.cosine),
                 },
             ),
+            "Understanding, by task": numbers.table(
+                run, "understanding", {"score": ("score", numbers.percent), "stderr": ("standard error", numbers.percent)}
+            ),
             "Layers": numbers.layer_table(run),
         },
         "signatures": sorted(

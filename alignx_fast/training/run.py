@@ -21,6 +21,7 @@ from alignx_fast.data.templates import choose
 from alignx_fast.environment import record
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
+from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import read_json, write_json, write_text
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
@@ -39,6 +40,8 @@ class Run:
         self.prepared: dict[str, Prepared] = {}
         for stage in settings.stages:
             optimizer_name(settings, getattr(settings, stage))
+        if settings.evaluation.enabled and settings.evaluation.tasks:  # before an hour of training, not after it
+            check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
         if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
             load_config(settings.model.path, settings.model)
             check_fits(settings, torch.cuda.get_device_properties(0).total_memory)

@@ -39,7 +39,7 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
         bf16=on_gpu and compute_dtype() == torch.bfloat16,
         fp16=on_gpu and compute_dtype() == torch.float16,
         use_cpu=not on_gpu,
-        logging_steps=stage.log_every,
+        logging_steps=min(stage.log_every, steps),
         logging_nan_inf_filter=False,
         eval_strategy="steps",
         eval_steps=stage.evaluate_every or max(1, -(-steps // 10)),

@@ -13,7 +13,7 @@ from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation import encode, evaluate, run_understanding
+from alignx_fast.evaluation import encode, evaluate
 from alignx_fast.evaluation.encode import layer_vectors, present, tokenise
 from alignx_fast.evaluation.generation import cut, generate
 from alignx_fast.evaluation.perplexity import perplexity
@@ -179,9 +179,3 @@ def test_a_diverged_model_is_scored_as_knowing_nothing(model, tokenizer, meaning
     assert scores["perplexity"]["de"]["perplexity"] is None
     assert any("not finite" in note for note in scores["notes"])
     json.dumps(scores, allow_nan=False)
-
-
-def test_understanding_says_what_to_install(model, tokenizer, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
-    with pytest.raises(UserError, match=r"alignx-fast\[understanding\]"):
-        run_understanding(model, tokenizer, ["xnli_de"])

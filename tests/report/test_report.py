@@ -92,6 +92,7 @@ def test_headline_numbers(page):
     assert found["chrF++"] == ["8.0", "19.0", "23.0"]  # the control was not asked to translate
     assert found["BLEU"] == ["2.0", "4.8", "5.8"]
     assert found["Perplexity"] == ["768.0", "760.0", "632.0", "600.0"]
+    assert found["Understanding"] == ["34.0 %", "35.0 %", "51.0 %", "55.0 %"]
     assert "chance 2.5 %" in page.words
     assert "chrF++ 9.2, BLEU 0.5 on average" in page.words
 

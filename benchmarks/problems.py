@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
-from alignx_kernels import reference
 
 from benchmarks import truth
 from benchmarks.rates import Rates
@@ -173,13 +172,63 @@ class SpanMean:
         return {"hidden": hidden, "spans": self.spans.to(device)}
 
     def truth(self, inputs: Tensors) -> Tensors:
-        hidden = inputs["hidden"].double().requires_grad_()
-        output = reference.span_mean(hidden, inputs["spans"])
-        output.backward(cotangent(output))
-        return {"output": output.detach(), "hidden": hidden.grad}
+        means_SD = torch.empty(self.s, self.d, dtype=DTYPES[self.dtype], device=inputs["hidden"].device)
+        return truth.span_mean(**inputs, cotangent=cotangent(means_SD))
 
 
-Problem = InfoNce | LanguageMatching | SpanMean
+@dataclass(frozen=True)
+class PooledInfoNce:
+    """`InfoNce` of N pairs of spans in T packed tokens, temperature 0.1: from hidden states to their gradient."""
+
+    t: int
+    n: int
+    d: int
+    dtype: str = "bf16"
+    symmetric: bool = False
+
+    family: ClassVar[str] = "pooled_info_nce"
+    phases: ClassVar[tuple[str, ...]] = ("forward", "forward+backward")
+
+    @property
+    def name(self) -> str:
+        return f"{self.t}-{self.n}x{self.n}x{self.d}-{'both' if self.symmetric else 'one'}-{self.dtype}"
+
+    @property
+    def pooling(self) -> SpanMean:
+        return SpanMean(self.t, 2 * self.n, self.d, self.dtype)
+
+    @property
+    def contrast(self) -> InfoNce:
+        return InfoNce(self.n, self.n, self.d, self.dtype, self.symmetric)
+
+    def work(self, phase: str) -> tuple[int, str]:
+        """That of InfoNCE; pooling moves bytes."""
+        return self.contrast.work(phase)
+
+    def floor(self, phase: str, rates: Rates) -> float:
+        """Both floors, one after the other."""
+        passes = ("forward",) if phase == "forward" else ("forward", "backward")
+        return self.contrast.floor(phase, rates) + sum(self.pooling.floor(one, rates) for one in passes)
+
+    def truth_work(self) -> int:
+        return self.contrast.truth_work() + self.pooling.truth_work()
+
+    def smaller(self) -> None:
+        return None
+
+    def inputs(self, device: torch.device) -> Tensors:
+        """Tokens scattered around the vectors of `InfoNce`, each around that of its span."""
+        hidden = self.pooling.inputs(device)["hidden"]
+        vectors = torch.stack(list(self.contrast.inputs(device).values()), 1).flatten(0, 1)
+        spans = self.pooling.spans.to(device)
+        hidden[: self.t - self.t % (2 * self.n)].unflatten(0, (2 * self.n, -1)).add_(vectors[:, None])
+        return {"hidden": hidden, "sources": spans[0::2], "targets": spans[1::2]}
+
+    def truth(self, inputs: Tensors) -> Tensors:
+        return truth.pooled_info_nce(**inputs, temperature=TEMPERATURE, symmetric=self.symmetric)
+
+
+Problem = InfoNce | LanguageMatching | SpanMean | PooledInfoNce
 
 
 def cotangent(output: torch.Tensor) -> torch.Tensor:
@@ -205,6 +254,7 @@ CPU = [
     InfoNce(500, 900, 96, "bf16"),
     LanguageMatching(200, 96, "fp32"),
     SpanMean(6000, 100, 256, "fp32"),
+    PooledInfoNce(20000, 500, 192, "fp32"),
 ]
 GPU = [
     *_each(_both, [(65536, 4096), (4096, 4096), (16384, 4096), (65536, 1024), (65536, 2048), (131072, 4096)]),
@@ -213,6 +263,7 @@ GPU = [
     InfoNce(10007, 30011, 4096, "bf16"),
     *(LanguageMatching(2 * pairs, 4096) for pairs in (4096, 512, 1024, 2048, 8192)),
     *(SpanMean(131072, spans, 4096) for spans in (4096, 1024)),
+    *(PooledInfoNce(131072, 2048, 4096, symmetric=symmetric) for symmetric in (False, True)),
 ]
 # The rest of the grid.
 FULL = [
@@ -221,6 +272,7 @@ FULL = [
     *_both(4096, 1024, "fp32"),
     LanguageMatching(1024, 1024),
     SpanMean(32768, 1024, 2048),
+    PooledInfoNce(32768, 512, 2048),
 ]
 
 

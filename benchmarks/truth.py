@@ -45,6 +45,26 @@ def info_nce(queries: torch.Tensor, keys: torch.Tensor, *, temperature: float, s
     return {"output": loss, "queries": gradients[0], "keys": gradients[1]}
 
 
+@torch.no_grad()
+def span_mean(hidden: torch.Tensor, spans: torch.Tensor, cotangent: torch.Tensor) -> Tensors:
+    """Means over disjoint spans of [T, D] tokens, and the tokens' gradient under the cotangent [S, D] of the means."""
+    grad_TD = torch.zeros_like(hidden, dtype=torch.float64)
+    means = []
+    for (start, end), row_D in zip(spans.tolist(), cotangent.double(), strict=True):
+        means.append(hidden[start:end].double().sum(0) / (end - start))
+        grad_TD[start:end] = row_D / (end - start)
+    return {"output": torch.stack(means), "hidden": grad_TD}
+
+
+def pooled_info_nce(hidden: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor, **options) -> Tensors:
+    """`info_nce` of the means over source and target spans, with the gradient of the tokens."""
+    nothing = hidden.new_zeros(len(sources), hidden.shape[1])
+    queries, keys = (span_mean(hidden, spans, nothing)["output"] for spans in (sources, targets))
+    found = info_nce(queries, keys, **options)
+    gradients = (span_mean(hidden, spans, found[name])["hidden"] for name, spans in (("queries", sources), ("keys", targets)))
+    return {"output": found["output"], "hidden": sum(gradients)}
+
+
 def language_matching(
     embeddings: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, down: torch.Tensor, languages: torch.Tensor
 ) -> Tensors:

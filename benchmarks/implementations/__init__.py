@@ -64,7 +64,7 @@ def needs_cuda(problem: Any, device: torch.device) -> str | None:
     return None if device.type == "cuda" else "needs a CUDA GPU"
 
 
-from benchmarks.implementations import info_nce, language_matching, span_mean  # noqa: E402, F401  (they fill the registry)
+from benchmarks.implementations import info_nce, language_matching, pooled_info_nce, span_mean  # noqa: E402, F401  (they fill the registry)
 
 
 def implementations(family: str) -> list[Implementation]:

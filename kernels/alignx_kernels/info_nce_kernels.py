@@ -180,7 +180,7 @@ def part_statistics(
 def store_sums(p_sums, i_t, tiles, o_x, length, b_max, b_e, b_x, AXIS: tl.constexpr, WITH_MEAN: tl.constexpr):
     """One tile's entry of the partial sums [2 or 3, tiles, length]."""
     p_t = p_sums + i_t.to(tl.int64) * length + o_x
-    plane = tiles.to(tl.int64) * length
+    plane = tl.cast(tiles, tl.int64) * length  # not tiles.to: a launch makes a constant of an integer that is 1
     tl.store(p_t, b_max, mask=o_x < length)
     tl.store(p_t + plane, tl.sum(b_e, AXIS), mask=o_x < length)
     if WITH_MEAN:
@@ -206,7 +206,7 @@ def merge_kernel(
         b_sum = tl.load(p_state + stride + o_l, mask=m_l, other=0)
         if WITH_MEAN:
             b_weighted = tl.load(p_state + 2 * stride + o_l, mask=m_l, other=0)
-    plane = tiles.to(tl.int64) * length
+    plane = tl.cast(tiles, tl.int64) * length  # not tiles.to: a launch makes a constant of an integer that is 1
     for i_t in range(0, tiles, BLOCK_T):
         o_t = i_t + tl.arange(0, BLOCK_T)
         m_t = (o_t < tiles)[:, None] & m_l[None, :]

@@ -9,7 +9,7 @@ from benchmarks import measure as measuring
 from benchmarks import truth
 from benchmarks.implementations import REGISTRY, Implementation, implementations
 from benchmarks.implementations.info_nce import eager
-from benchmarks.problems import FULL, GPU, InfoNce, LanguageMatching, SpanMean, problems
+from benchmarks.problems import FULL, GPU, InfoNce, LanguageMatching, PooledInfoNce, SpanMean, problems
 from benchmarks.rates import Rates
 from benchmarks.step.cases import CPU_CASES, GPU_CASES
 from benchmarks.step.contenders import BUILDERS
@@ -21,6 +21,7 @@ SMALL = [
     InfoNce(61, 61, 24, "bf16"),
     LanguageMatching(34, 20, "fp32", width=12),
     SpanMean(300, 7, 20, "fp32"),
+    PooledInfoNce(700, 31, 24, "fp32", symmetric=True),
 ]
 PEERS = {
     "torch eager",
@@ -39,7 +40,7 @@ def test_every_implementation_is_registered_once():
     names = [(found.family, found.name) for found in REGISTRY]
     assert len(set(names)) == len(names)
     assert {name for family, name in names if family == "info_nce"} > PEERS | {"alignx", "alignx chunked"}
-    for family in ("info_nce", "language_matching", "span_mean"):
+    for family in ("info_nce", "language_matching", "span_mean", "pooled_info_nce"):
         ours = [found.name for found in implementations(family) if found.ours]
         assert ours == ["alignx", "alignx chunked"]
         assert {problem.name for problem in problems(family, on_gpu=True, full=True)} > {

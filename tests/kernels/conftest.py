@@ -1,8 +1,9 @@
-"""Kernels are tested in two kinds of process, because Triton reads TRITON_INTERPRET once, when it is imported.
+"""Kernels are tested in three kinds of process.
 
-`interpreted/` runs every kernel on CPU tensors and needs TRITON_INTERPRET=1; the rest (compilation, real GPUs) needs it unset.
-A plain `pytest` does both: `test_interpreted.py` starts one pytest per file of `interpreted/` and shows what it printed.
-To work on one of them: `TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_x.py`.
+`interpreted/` runs every kernel on CPU tensors and needs TRITON_INTERPRET=1, which Triton reads once, when it is imported.
+`specialised/` puts a driver without a card under Triton and compiles what real calls would launch. The rest (compilation by example,
+real GPUs) runs in the main process. A plain `pytest` does all: `test_apart.py` starts one pytest per file of the two folders.
+To work on one of them: `TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_x.py`, `pytest tests/kernels/specialised/test_x.py`.
 """
 
 import os
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-collect_ignore_glob = ["test_*.py"] if INTERPRETED else ["interpreted/*"]
+collect_ignore_glob = ["specialised/*", "test_*.py" if INTERPRETED else "interpreted/*"]  # a file named on the command line runs
 
 
 def pytest_collection_modifyitems(items):

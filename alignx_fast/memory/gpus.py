@@ -39,10 +39,14 @@ UTILISATION = 0.45
 """Share of the datasheet rate assumed for a whole step, recomputation counted; published QLoRA runs reach 0.37 to 0.67."""
 
 
+def named(device: str) -> list[Gpu]:
+    """The cards, in all their sizes, whose model is a whole word of the device's name: an L40S is no L4."""
+    return [gpu for gpu in GPUS if re.search(rf"\b{re.sub(r' [0-9]+GB$', '', gpu.name)}\b", device)]
+
+
 def representative(gpu_bytes: int, name: str = "") -> Gpu:
     """The card of this name, else the fastest of the largest size that is not above the memory, else the smallest card."""
-    named = [gpu for gpu in GPUS if gpu.name.replace(" 80GB", "").replace(" 40GB", "") in name]
-    fitting = [gpu for gpu in named or GPUS if gpu.gib <= gpu_bytes / GIB * 1.05] or [GPUS[0]]
+    fitting = [gpu for gpu in named(name) or GPUS if gpu.gib <= gpu_bytes / GIB * 1.05] or [GPUS[0]]
     return max(fitting, key=lambda gpu: (gpu.gib, gpu.tflops if gpu.gib < 40 else -gpu.tflops))
 
 

@@ -5,6 +5,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class FreshProcessError(RuntimeError):
-    """The process failed; its message is the last line it wrote to stderr."""
+    """The process failed; its message is the exception's first line, or the last line it wrote to stderr."""
 
 
 def in_fresh_process(module: str, function: str, *arguments: Any, timeout: float = 600) -> Any:
@@ -22,7 +23,10 @@ def in_fresh_process(module: str, function: str, *arguments: Any, timeout: float
     command = [sys.executable, "-m", "benchmarks.fresh", module, function, json.dumps(arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
     if done.returncode:
-        raise FreshProcessError(([line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"])[-1])
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
+        # CUDA's messages go on for lines, and libraries may say something after the traceback.
+        raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        raise FreshProcessError((raised or lines)[-1])
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from benchmarks.measure import Row
-from benchmarks.step.cases import CACHED, EXPANDED, MICRO, NTP, TRL
+from benchmarks.step.names import CACHED, EXPANDED, MICRO, NTP, TRL
 
 OURS = {"alignx", "alignx chunked"}
 STEP = "forward+backward"
@@ -228,7 +228,7 @@ TRAINING = [
         _quotient(_train("8b-qlora-align-1024", CACHED, "seconds"), _train("8b-qlora-align-1024", NTP, "seconds")),
     ),
     Goal(
-        "real tokens/s over expanded losses on padded batches, 16 pairs a micro-batch",
+        "real tokens/s over expanded losses on padded batches, 16 pairs a micro-batch or the half, quarter ... that fits",
         3.0,
         GE,
         _quotient(

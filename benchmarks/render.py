@@ -16,7 +16,7 @@ from benchmarks.results import FOLDER
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 HEADLINES = (*LARGEST.values(), CPU)
 KERNEL_HEADER = "| problem | implementation | forward | forward + backward | rate | over floor | extra memory | largest error |"
-STEP_HEADER = "| training step | implementation | tokens/s | s/step | model FLOPs utilisation | peak | beyond weights |"
+STEP_HEADER = "| training step | implementation | attention | micro-batch | tokens/s | s/step | model FLOPs utilisation | peak | beyond weights |"
 
 
 class Device:
@@ -64,7 +64,7 @@ def table(rows: Iterable[Row]) -> str:
     if kernels:
         tables.append("\n".join([KERNEL_HEADER, "|---|---|---:|---:|---:|---:|---:|---:|", *map(_kernel_line, kernels)]))
     if steps:
-        tables.append("\n".join([STEP_HEADER, "|---|---|---:|---:|---:|---:|---:|", *map(_step_line, steps)]))
+        tables.append("\n".join([STEP_HEADER, "|---|---|---|---:|---:|---:|---:|---:|---:|", *map(_step_line, steps)]))
     return "\n\n".join(tables)
 
 
@@ -87,8 +87,10 @@ def _kernel_line(row: Row) -> str:
 def _step_line(row: Row) -> str:
     head = f"| {row['problem']} | {row['implementation']} "
     if row["status"] != "ok":
-        return head + f"| {_why(row)} | | | | |"
+        return head + f"| {_why(row)} | {_micro_batch(row)} | | | | | |"
     cells = (
+        row.get("attention", ""),
+        _micro_batch(row),
         f"{row['tokens_per_second']:,.0f}",
         f"{row['seconds']:.3g}",
         "" if row["utilisation"] is None else f"{row['utilisation']:.1%}",
@@ -96,6 +98,12 @@ def _step_line(row: Row) -> str:
         "" if row["peak_gib"] is None else f"{row['peak_gib'] - row['weights_gib']:.2f} GiB",
     )
     return head + "| " + " | ".join(cells) + " |"
+
+
+def _micro_batch(row: Row) -> str:
+    """Empty in results from before it was recorded."""
+    sizes = ((unit, row.get(f"{unit}_per_micro_batch")) for unit in ("rows", "tokens"))
+    return ", ".join(f"{size:,} {unit}" for unit, size in sizes if size is not None)
 
 
 def goal_table(device: Device) -> str:

@@ -1,15 +1,14 @@
 """The training steps that are measured, and who takes part in each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
 from alignx_fast.config import AlignSettings, ContrastiveSettings, InstructSettings, MatchingSettings, ModelSettings
 from alignx_fast.memory.shapes import PUBLISHED
-
-CACHED, MICRO, NTP = "alignx", "alignx, negatives of the micro-batch", "alignx, L_ntp alone"
-EXPANDED, STOCK, TRL = "expand and concatenate, padded", "Trainer + PEFT, L_ntp alone", "TRL SFTTrainer, packed"
+from benchmarks.step.names import CACHED, EXPANDED, MICRO, NTP, PADDED, STOCK, TRL
+from benchmarks.step.rows import MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,17 @@ class StepCase:
             matching=MatchingSettings(weight=0.4 * weight),
         )
 
+    def micro_batch(self, contender: str) -> dict[str, int]:
+        """The contender's kind of micro-batch by its field here, and its size."""
+        kind = "rows_per_micro_batch" if contender in PADDED else "tokens_per_micro_batch"
+        return {kind: getattr(self, kind)}
+
+    def halved(self, contender: str) -> "StepCase | None":
+        """With micro-batches half as large, as anyone would try who runs out of memory; None where a row would not fit in any more."""
+        ((kind, size),) = self.micro_batch(contender).items()
+        smallest = 1 if contender in PADDED else MAX_LENGTH
+        return replace(self, **{kind: size // 2}) if size // 2 >= smallest else None
+
 
 LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"
 CARD = 24.0
@@ -59,10 +69,6 @@ GPU_CASES = [
     StepCase("8b-lora-align-1024", LLAMA, "lora", "align", 1024, 8192, 16, False, None, (CACHED, NTP)),
     StepCase("8b-qlora-align-4096", LLAMA, "qlora", "align", 4096, 4096, 16, True, CARD, (CACHED,)),
 ]
-
-
-def find(name: str) -> StepCase:
-    return next(case for case in CPU_CASES + GPU_CASES if case.name == name)
 
 
 def config_of(case: StepCase) -> PreTrainedConfig:

@@ -15,9 +15,10 @@ from alignx_fast.config import AlignSettings
 from alignx_fast.data.spans import Example
 from alignx_fast.models.tiny import build_tokenizer
 from alignx_fast.training.trainer import AlignXTrainer
-from benchmarks.step.cases import CACHED, EXPANDED, MICRO, NTP, STOCK, TRL, StepCase, config_of
+from benchmarks.step.cases import StepCase, config_of
 from benchmarks.step.expanded import ExpandedTrainer
 from benchmarks.step.models import our_model, random_model, with_adapters
+from benchmarks.step.names import CACHED, EXPANDED, MICRO, NTP, STOCK, TRL
 from benchmarks.step.padding import padded
 
 STEPS = 2

@@ -137,3 +137,31 @@ def test_a_fresh_process_answers_or_says_why_not():
     assert in_fresh_process("math", "gcd", 12, 18) == 6
     with pytest.raises(FreshProcessError, match="TypeError"):
         in_fresh_process("math", "gcd", "a")
+    code = "import atexit, os; atexit.register(os.write, 2, b'Warning: later'); raise RuntimeError('CUDA: out of memory' + chr(10) + 'hint')"
+    with pytest.raises(FreshProcessError, match=r"^RuntimeError: CUDA: out of memory$"):
+        in_fresh_process("builtins", "exec", code)
+
+
+def test_training_steps_show_what_they_ran_with():
+    head = {"family": "train_step", "problem": "8b", "status": "ok"}
+    numbers = {"tokens_per_second": 2000.0, "seconds": 3.0, "utilisation": 0.5, "peak_gib": 9.0, "weights_gib": 6.0}
+    packed = head | numbers | {"implementation": "alignx", "attention": "varlen", "tokens_per_micro_batch": 2048}
+    padded = head | numbers | {"implementation": "stock", "attention": "sdpa", "rows_per_micro_batch": 4}
+    full = head | {"implementation": "other", "status": "out of memory", "reason": "no", "rows_per_micro_batch": 1}
+    before = head | numbers | {"implementation": "old"}
+    header, _, *lines = render.table([packed, padded, full, before]).splitlines()
+    assert len({line.count("|") for line in (header, *lines)}) == 1
+    assert "| varlen | 2,048 tokens | 2,000 | 3 | 50.0% | 9.00 GiB | 3.00 GiB |" in lines[0]
+    assert "| sdpa | 4 rows | 2,000 |" in lines[1]
+    assert "| out of memory (no) | 1 rows |" in lines[2]
+    assert "| old |  |  | 2,000 |" in lines[3]
+
+
+def test_kernels_are_measured_without_the_training_libraries():
+    """A missing wheel takes the training steps with it, not the rest."""
+    missing = ("pydantic", "transformers", "datasets", "bitsandbytes", "peft", "accelerate", "yaml", "cyclopts")
+    modules = ("conftest", "test_info_nce", "test_language_matching", "test_span_mean", "test_pooled_info_nce")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing})); import {', '.join('benchmarks.' + name for name in modules)}"
+    )
+    assert in_fresh_process("builtins", "exec", code) is None

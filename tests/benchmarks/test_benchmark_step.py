@@ -1,5 +1,6 @@
 """Training-step contenders: the same rows, the same losses, real NF4."""
 
+import dataclasses
 import json
 
 import bitsandbytes as bnb
@@ -12,14 +13,19 @@ from alignx_fast.models import attention
 from alignx_fast.models.capture import decoder_layers
 from alignx_fast.models.heads import AlignmentHeads
 from alignx_fast.training.step import AlignStep
-from benchmarks.step.cases import CPU_CASES, GPU_CASES, config_of, find
+from alignx_fast.training.trainer import AlignXTrainer
+from benchmarks.fresh import FreshProcessError
+from benchmarks.step import run as stepping
+from benchmarks.step.cases import CPU_CASES, GPU_CASES, config_of
 from benchmarks.step.expanded import expanded_losses
 from benchmarks.step.models import random_model
+from benchmarks.step.names import CACHED, EXPANDED, STOCK
 from benchmarks.step.padding import padded
 from benchmarks.step.rows import MAX_LENGTH, rows_from_file, synthetic_rows
-from benchmarks.step.run import model_flops
+from benchmarks.step.run import model_flops, model_peak_flops, run_step
 
 CASE = CPU_CASES[0]
+NAMED = {case.name: case for case in CPU_CASES + GPU_CASES}
 
 
 def test_expanded_losses_equal_ours_in_values_and_gradients():
@@ -94,9 +100,94 @@ def test_random_qlora_models_are_nf4_inside_and_plain_outside():
 
 def test_model_flops_of_the_8b_shape():
     """Seven billion weights in matrix products, four operations each a token for adapters, six for full training."""
-    case = find("8b-lora-align-1024")
+    case = NAMED["8b-lora-align-1024"]
     rows = synthetic_rows(8, 1000, pairs=True)
     tokens = sum(len(row["input_ids"]) for row in rows)
     per_token = model_flops(case, rows) / tokens
     assert 4 * 7.4e9 < per_token < 4 * 7.7e9
-    assert len({case.name for case in CPU_CASES + GPU_CASES}) == len(CPU_CASES + GPU_CASES)
+    assert len(NAMED) == len(CPU_CASES + GPU_CASES)
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"), [("NVIDIA L40S", 362), ("NVIDIA L4", 121), ("NVIDIA H200", 989), ("NVIDIA T4", None)]
+)
+def test_peak_flops_of_a_device(name, tflops, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert model_peak_flops() == (tflops and tflops * 1e12)
+
+
+CPU = torch.device("cpu")
+
+
+class Card:
+    """Takes the place of a training step; has memory for micro-batches of `largest` rows or tokens."""
+
+    def __init__(self, kind, largest, error=torch.OutOfMemoryError):
+        self.kind, self.largest, self.error, self.tried = kind, largest, error, []
+
+    def __call__(self, case_fields, contender, rows_file):
+        self.tried.append(json.loads(json.dumps(case_fields))[self.kind])
+        if self.tried[-1] > self.largest:
+            raise self.error("CUDA out of memory. Tried to allocate 2 GiB.")
+        return {self.kind: self.tried[-1], "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("contender", "largest", "tried", "status"),
+    [
+        (STOCK, 4, [16, 8, 4], "ok"),
+        (STOCK, 0, [16, 8, 4, 2, 1], "out of memory"),
+        (EXPANDED, 16, [16], "ok"),
+        (CACHED, 512, [4096, 2048, 1024, 512], "ok"),
+        (CACHED, 511, [4096, 2048, 1024, 512], "out of memory"),
+    ],
+)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, FreshProcessError])
+def test_who_runs_out_of_memory_tries_half(contender, largest, tried, status, error, monkeypatch):
+    kind = "rows_per_micro_batch" if contender in (STOCK, EXPANDED) else "tokens_per_micro_batch"
+    card = Card(kind, largest, error)
+    monkeypatch.setattr(stepping, "measure_step", card)
+    monkeypatch.setattr(stepping, "device", lambda: CPU)  # in this process, where the patch holds
+    row = run_step(NAMED["8b-qlora-instruct-128"], contender, None)
+    assert card.tried == tried
+    assert (row["status"], row[kind]) == (status, tried[-1])
+    assert ("reason" in row) == (status != "ok")
+
+
+def test_other_failures_are_not_tried_again(monkeypatch):
+    card = Card("rows_per_micro_batch", 0, lambda _: FreshProcessError("TypeError: no"))
+    monkeypatch.setattr(stepping, "measure_step", card)
+    monkeypatch.setattr(stepping, "device", lambda: CPU)  # in this process, where the patch holds
+    row = run_step(NAMED["8b-qlora-instruct-128"], STOCK, None)
+    assert (row["status"], row["reason"], card.tried) == ("failed", "TypeError: no", [16])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU, where steps run in this process")
+def test_rows_say_what_ran(monkeypatch):
+    """Our own step halves its micro-batch itself: the size that ran is recorded, and a time with a failed attempt in it is not."""
+    case = dataclasses.replace(CASE, rows=4, tokens_per_micro_batch=1024)
+    inner, steps = AlignXTrainer._run_step, []
+
+    def runs_out(at):
+        def run(self, model, batches):
+            steps.append(self.tokens_per_micro_batch)
+            if len(steps) == at:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return inner(self, model, batches)
+
+        steps.clear()
+        return run
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(AlignXTrainer, "_run_step", runs_out(at=1))
+    row = run_step(case, CACHED, None)
+    assert (row["status"], row["attention"], row["tokens_per_micro_batch"]) == ("ok", "sdpa", 512)
+    assert steps == [1024, 512, 512]
+    monkeypatch.setattr(AlignXTrainer, "_run_step", runs_out(at=2))
+    row = run_step(case, CACHED, None)
+    assert (row["status"], row["tokens_per_micro_batch"]) == ("ok", 512)
+    assert steps == [1024, 1024, 512, 512, 512], "not from a fresh start"
+    row = run_step(case, STOCK, None)
+    assert (row["status"], row["attention"], row["rows_per_micro_batch"]) == ("ok", "sdpa", 8)
+    assert "tokens_per_micro_batch" not in row

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from . import checks, dispatch, reference
-from .info_nce_operators import forward_operator
+from .info_nce_operators import info_nce
 from .info_nce_problem import Wanted, accumulator
 
 
@@ -54,7 +54,7 @@ def info_nce_loss(
         return reference.info_nce_loss(queries_ND, keys_MD, **options, reduction=reduction).to(accumulator(keys_MD.dtype))
     temperature = as_scalar(temperature, keys_MD)
     wanted = gradients_wanted(queries_ND, keys_MD, temperature)
-    return forward_operator(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric, reduction, wanted, chosen)[0]
+    return info_nce(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric, reduction, wanted, chosen)
 
 
 def check_options(

@@ -1,10 +1,9 @@
 """InfoNCE as custom operators, opaque to `torch.compile` and deaf to autocast, with their autograd.
 
-Operators rather than `autograd.Function`, which `torch.compile` refuses when one tensor is passed twice, as in `query_ids=ids,
-key_ids=ids`. The work is in `info_nce_chunked` and `info_nce_triton`.
+The work is in `info_nce_chunked` and `info_nce_triton`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -145,7 +144,29 @@ def _backward(ctx, cotangent, _):
     return *of_tensors, None, None, None, None, None, None
 
 
-forward_operator.register_autograd(_backward, setup_context=_setup_context)
+def differentiable(operator, backward: Callable, setup_context: Callable) -> Callable[..., torch.Tensor]:
+    """A function of the inputs of `operator`, which returns (result, list of kept tensors), that returns the result with its gradient.
+
+    Autograd registered with an operator costs more host time than all launches of a small problem, so an `autograd.Function` stands in
+    front of it. Not under `torch.compile`, which refuses one when a tensor is passed twice, as in `query_ids=ids, key_ids=ids`.
+    """
+    operator.register_autograd(backward, setup_context=setup_context)
+
+    class InFront(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *inputs):
+            output = operator(*inputs)
+            setup_context(ctx, inputs, output)
+            return output[0]
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            return backward(ctx, cotangent, None)
+
+    return lambda *inputs: operator(*inputs)[0] if torch.compiler.is_compiling() else InFront.apply(*inputs)
+
+
+info_nce = differentiable(forward_operator, _backward, _setup_context)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

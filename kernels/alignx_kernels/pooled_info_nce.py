@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from . import checks, dispatch, reference
 from .info_nce import as_scalar, check_options, info_nce_loss
-from .info_nce_operators import Call, forward_operator, gradients
+from .info_nce_operators import Call, differentiable, forward_operator, gradients
 from .info_nce_problem import Wanted
 from .span_mean import span_mean_backward, span_mean_forward
 
@@ -52,7 +52,7 @@ def pooled_info_nce_loss(
     enabled = torch.is_grad_enabled()
     of_means = enabled and hidden_TD.requires_grad
     wanted = Wanted(of_means, of_means, enabled and temperature.requires_grad)
-    return _operator(hidden_TD, spans_S2, temperature, query_ids, key_ids, n, symmetric, reduction, wanted, chosen)[0]
+    return _pooled(hidden_TD, spans_S2, temperature, query_ids, key_ids, n, symmetric, reduction, wanted, chosen)
 
 
 @torch.library.custom_op("alignx_kernels::pooled_info_nce", mutates_args=())
@@ -112,4 +112,4 @@ def _backward(ctx, cotangent, _):
     return grad_hidden, None, grad_temperature, *[None] * 7
 
 
-_operator.register_autograd(_backward, setup_context=_setup_context)
+_pooled = differentiable(_operator, _backward, _setup_context)

@@ -42,7 +42,16 @@ def alignx(problem: InfoNce) -> Run:
     return _ours(problem, "triton")
 
 
-@implementation("info_nce", "alignx chunked", ours=True)
+CHUNKED_ON_GPU = 2**36
+
+
+def _chunked_limits(problem: InfoNce, device: torch.device) -> str | None:
+    if device.type == "cuda" and problem.product > CHUNKED_ON_GPU:
+        return "takes minutes that the others need: the chunked path is for CPUs, on GPUs it is measured up to 2^36 operations"
+    return None
+
+
+@implementation("info_nce", "alignx chunked", ours=True, limits=_chunked_limits)
 def alignx_chunked(problem: InfoNce) -> Run:
     return _ours(problem, "chunked")
 

@@ -4,7 +4,6 @@ import copy
 
 import bitsandbytes as bnb
 import torch
-from peft import get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -13,7 +12,7 @@ from alignx_fast.models import attention
 from alignx_fast.models.capture import decoder_layers
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.fused import fuse_layers
-from alignx_fast.models.load import compute_dtype, device, lora_config, weight_dtype
+from alignx_fast.models.load import add_adapters, compute_dtype, device, weight_dtype
 
 
 def random_model(config: PreTrainedConfig, settings: ModelSettings, *, attention_name: str) -> PreTrainedModel:
@@ -72,7 +71,7 @@ def our_model(config: PreTrainedConfig, settings: ModelSettings) -> nn.Module:
 
 
 def with_adapters(model: PreTrainedModel, settings: ModelSettings) -> nn.Module:
-    return model if settings.tuning == "full" else get_peft_model(model, lora_config(settings.lora))
+    return model if settings.tuning == "full" else add_adapters(model, settings.lora)
 
 
 class _building:  # noqa: N801  (used as a context)

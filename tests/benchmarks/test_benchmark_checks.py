@@ -1,13 +1,17 @@
 """The gate in front of every speed: what it lets pass, and what it does not."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from alignx_kernels import reference
 
+import benchmarks
 from benchmarks import measure as measuring
 from benchmarks import truth
-from benchmarks.implementations import REGISTRY, Implementation, implementations
+from benchmarks.implementations import REGISTRY, Implementation, find, implementations
 from benchmarks.implementations.info_nce import eager
 from benchmarks.problems import FULL, GPU, InfoNce, LanguageMatching, PooledInfoNce, SpanMean, problems
 from benchmarks.rates import Rates
@@ -56,6 +60,21 @@ def test_what_runs_here_is_right(problem):
     assert len(ran) >= 3
     for found in ran:
         assert measuring.wrong(measuring.errors(measuring.Task(problem, found, CPU)), problem.dtype) is None, found.name
+
+
+def test_the_chunked_path_takes_no_time_from_others_on_a_gpu():
+    """Its goals are about CPUs."""
+    gpu, chunked = torch.device("cuda"), find("info_nce", "alignx chunked")
+    large, small = InfoNce(4096, 4096, 4096), InfoNce(2048, 2048, 4096)
+    assert "chunked path is for CPUs" in chunked.obstacle(large, gpu)
+    assert chunked.obstacle(small, gpu) is None
+    assert chunked.obstacle(large, CPU) is None
+
+
+def test_every_training_step_is_in_one_part_of_the_gpu_script():
+    script = (Path(benchmarks.__file__).parent / "gpu.sh").read_text()
+    for case in GPU_CASES:
+        assert len(re.findall(rf"\b{case.name}\b", script)) == 1, case.name
 
 
 def _half_the_loss(problem):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from alignx_fast.errors import UserError
 
@@ -24,7 +24,20 @@ def split_words(value: Any) -> Any:
     return value
 
 
+def at_least_one(value: Any) -> Any:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
+def not_negative(value: bool | int) -> bool | int:
+    if value < 0:
+        raise ValueError("must be true, false or a number of layers")
+    return value
+
+
 Words = Annotated[list[str], BeforeValidator(split_words)]
+Modules = Annotated[list[str] | Literal["all-linear"], BeforeValidator(lambda v: v if v == "all-linear" else split_words(v))]
 
 
 class Group(BaseModel):
@@ -40,7 +53,7 @@ class LoraSettings(Group):
     """Scale of the update: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the adapters' input."""
-    target_modules: str | list[str] = "all-linear"
+    target_modules: Modules = "all-linear"
     """Module names that get an adapter; "all-linear" means every linear layer except the head."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), which keeps large ranks trainable."""
@@ -62,7 +75,7 @@ class ModelSettings(Group):
     trust_remote_code: bool = False
     """Allow Python code shipped with the model to run. Leave off unless you have read that code."""
     lora: LoraSettings = LoraSettings()
-    gradient_checkpointing: bool | int = False
+    gradient_checkpointing: Annotated[bool | int, AfterValidator(not_negative)] = False
     """Recompute layers in backward to save memory; a number n > 1 checkpoints every n-th layer."""
     offload_checkpoints: bool = False
     """Keep the checkpointed activations in CPU memory."""
@@ -72,6 +85,12 @@ class ModelSettings(Group):
     """Hidden width of `builtin:tiny`."""
     tiny_vocabulary: int = Field(3000, ge=300)
     """Tokens in the vocabulary of `builtin:tiny`."""
+
+    @model_validator(mode="after")
+    def _something_to_offload(self) -> "ModelSettings":
+        if self.offload_checkpoints and not self.gradient_checkpointing:
+            raise ValueError("offload_checkpoints needs checkpoints to offload: add `--model.gradient_checkpointing true`")
+        return self
 
 
 class ParallelSource(Group):
@@ -172,7 +191,7 @@ class StageSettings(Group):
     """Passes over the data; ignored where `max_steps` is set."""
     max_steps: int | None = Field(None, gt=0)
     """Optimizer steps."""
-    tokens_per_micro_batch: int | Literal["auto"] = "auto"
+    tokens_per_micro_batch: Annotated[int | Literal["auto"], AfterValidator(at_least_one)] = "auto"
     """Tokens in one forward pass: speed and memory, and what a loss per micro-batch sees (`negatives`, `scope`). auto: by the plan."""
     learning_rate: float = Field(2e-4, gt=0)
     """Peak learning rate (about 2e-6 for full fine-tuning of a large model, 2e-4 for adapters)."""
@@ -303,13 +322,18 @@ def set_dotted(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def explain(error: ValidationError, origin: str) -> str:
     """The first problem of a validation error as one sentence; unknown keys get the nearest known name."""
     problem = error.errors()[0]
-    dotted = ".".join(str(part) for part in problem["loc"])
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.5)
         hint = f" Did you mean `{near[0]}`?" if near else " `alignx-fast recipes show quickstart --all` lists every setting."
         return f"{origin}: unknown setting `{dotted}`.{hint}"
     words = problem["msg"].removeprefix("Value error, ")
     words = words if words.startswith("YAML") else words[0].lower() + words[1:]
+    if isinstance(problem["input"], dict):  # of a whole group
+        return f"{origin}: {words}."
+    if dotted not in known_keys() and ".".join(path[:-1]) in known_keys() and not path[-1].isdigit():
+        dotted = ".".join(path[:-1])  # pydantic names the member of a union last
     return f"{origin}: setting `{dotted}` is {problem['input']!r}: {words}."
 
 

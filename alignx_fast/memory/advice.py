@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
 from alignx_fast.memory.gpus import GIB
 from alignx_fast.memory.plan import Plan, plan
 
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 3
 """Changes combined at most."""
+NO_WAY_OUT = "no change of settings makes it fit, so choose a smaller model or a larger GPU"
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,21 @@ def check_fits(settings: Settings, gpu_bytes: int) -> None:
     for stage in settings.stages:
         found = plan(settings, gpu_bytes=gpu_bytes, stage=stage)
         if not found.fits:
-            raise UserError(refusal(found, changes(settings, gpu_bytes=gpu_bytes, stage=stage)))
+            raise UserError(refusal(found, changes(settings, gpu_bytes=gpu_bytes)))
 
 
 def refusal(found: Plan, ways: list[tuple[Change, ...]]) -> str:
     """One sentence: how much is missing, and the ways out."""
     short = f"Stage {found.stage} of {found.model} needs {found.total / GIB:.1f} GiB by plan, and the GPU has {found.gpu_bytes / GIB:.1f} GiB"
     if not ways:
-        return f"{short}; no change of settings makes it fit, so choose a smaller model or a larger GPU."
+        return f"{short}; {NO_WAY_OUT}."
     listed = "; or ".join(" ".join(change.option for change in way) for way in ways)
     return f"{short}; the cheapest changes that make it fit: {listed}."
 
 
-def changes(settings: Settings, *, gpu_bytes: int, stage: Stage, most: int = 3) -> list[tuple[Change, ...]]:
-    """The cheapest sets of changes that fit, none containing another."""
-    known = list(_possible(settings, stage))
+def changes(settings: Settings, *, gpu_bytes: int, most: int = 3) -> list[tuple[Change, ...]]:
+    """The cheapest sets of changes with which every stage fits, none containing another."""
+    known = list(_possible(settings))
     sets = [way for size in range(1, MOST_AT_ONCE + 1) for way in combinations(known, size) if _consistent(way)]
     found: list[tuple[Change, ...]] = []
     for way in sorted(sets, key=lambda way: (sum(change.cost for change in way), len(way))):
@@ -60,7 +61,8 @@ def changes(settings: Settings, *, gpu_bytes: int, stage: Stage, most: int = 3) 
             break
         if any(set(smaller) <= set(way) for smaller in found):
             continue
-        if plan(apply(settings, way), gpu_bytes=gpu_bytes, stage=stage).fits:
+        changed = apply(settings, way)
+        if all(plan(changed, gpu_bytes=gpu_bytes, stage=stage).fits for stage in settings.stages):
             found.append(way)
     return found
 
@@ -77,16 +79,27 @@ def apply(settings: Settings, way: tuple[Change, ...]) -> Settings:
     return changed
 
 
-def _possible(settings: Settings, stage: Stage) -> Iterator[Change]:
-    model, group = settings.model, getattr(settings, stage)
-    if group.tokens_per_micro_batch != "auto":
-        yield Change(f"{stage}.tokens_per_micro_batch", "auto", "smaller micro-batches", 1)
+def _possible(settings: Settings) -> Iterator[Change]:
+    model, align = settings.model, settings.align
+    for stage in settings.stages:
+        group = getattr(settings, stage)
+        if group.tokens_per_micro_batch != "auto":
+            yield Change(f"{stage}.tokens_per_micro_batch", "auto", "smaller micro-batches", 1)
+        if group.optimizer == "adamw" or (group.optimizer == "auto" and model.tuning != "qlora"):
+            yield Change(f"{stage}.optimizer", "paged_adamw_8bit", "8-bit moments", 2)
     if int(model.gradient_checkpointing) != 1:
         yield Change("model.gradient_checkpointing", True, "a third more computation", 2)
-    if group.optimizer == "adamw" or (group.optimizer == "auto" and model.tuning != "qlora"):
-        yield Change(f"{stage}.optimizer", "paged_adamw_8bit", "8-bit moments", 2)
+    if "align" in settings.stages:
+        if align.contrastive.queue_size:
+            yield Change("align.contrastive.queue_size", 0, "no negatives from earlier steps", 3)
+        if align.matching.scope == "step":
+            yield Change("align.matching.scope", "micro_batch", "languages are matched within micro-batches", 3)
+        if align.pairs_per_step > 1024:
+            yield Change("align.pairs_per_step", 1024, "fewer negatives", 5)
     if not model.offload_checkpoints:
         yield Change("model.offload_checkpoints", True, "copies to and from CPU memory", 4)
+    if model.tuning != "full" and model.lora.rank > 16:
+        yield Change("model.lora.rank", 16, "smaller adapters", 5)
     if model.tuning == "full":
         yield Change("model.tuning", "lora", "adapters instead of all weights; take a learning rate near 2e-4", 6)
     if model.tuning != "qlora":

@@ -140,6 +140,12 @@ def process_bytes(device: torch.device) -> int:
     return int(min(free + torch.cuda.memory_reserved(device), allowed))
 
 
+def card_bytes() -> int:
+    """Memory of the first GPU, or the share of it that the process is allowed."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    return int(torch.cuda.get_per_process_memory_fraction(0) * total)
+
+
 def _largest(at: Callable[[int], Plan], least: int, most: int) -> int | None:
     """The largest number of tokens that fits, by bisection: memory rises with tokens."""
 

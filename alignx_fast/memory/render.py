@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignx_fast.memory import formulas
-from alignx_fast.memory.advice import Change
+from alignx_fast.memory.advice import NO_WAY_OUT, Change
 from alignx_fast.memory.gpus import GIB, UTILISATION
 from alignx_fast.memory.plan import Plan
 from alignx_fast.memory.speed import TOKENS_PER_ROW
@@ -19,8 +19,8 @@ PHASES = {
 }
 
 
-def render(plan: Plan, ways: list[tuple[Change, ...]] | None = None) -> Group:
-    """Components in GiB, total, what is free, the largest micro-batch, the estimate of time, and `ways` to make it fit."""
+def render(plan: Plan) -> Group:
+    """Components in GiB, total, what is free, the largest micro-batch, and the estimate of time."""
     title = f"{plan.model}, stage {plan.stage}, {plan.tokens:,} tokens per micro-batch"
     table = Table(title=title, title_justify="left", title_style="bold", show_footer=True, box=None)
     table.add_column("component", footer="planned")
@@ -34,7 +34,7 @@ def render(plan: Plan, ways: list[tuple[Change, ...]] | None = None) -> Group:
         )
     table.add_row("allocator's fragments", f"{plan.slack / GIB:.2f}", "")
     table.add_row("CUDA context and libraries", f"{formulas.CONTEXT_BYTES / GIB:.2f}", "")
-    return Group(table, Text(""), *(Text(line) for line in sentences(plan)), *(Text(line) for line in _ways(ways or [])))
+    return Group(table, Text(""), *(Text(line) for line in sentences(plan)))
 
 
 def sentences(plan: Plan) -> list[str]:
@@ -57,11 +57,12 @@ def sentences(plan: Plan) -> list[str]:
     return [line for line in lines if line]
 
 
-def _ways(ways: list[tuple[Change, ...]]) -> list[str]:
+def render_ways(ways: list[tuple[Change, ...]]) -> Group:
+    """The `changes` of settings that make it fit."""
     if not ways:
-        return []
-    lines = ["", "Cheapest changes that make it fit:"]
+        return Group(Text(f"{NO_WAY_OUT[0].upper()}{NO_WAY_OUT[1:]}."))
+    lines = ["The cheapest ways to make every stage fit:" if len(ways) > 1 else "The way to make every stage fit:"]
     for way in ways:
-        options, prices = " ".join(change.option for change in way), "; ".join(change.price for change in way)
+        options, prices = " ".join(change.option for change in way), "; ".join(dict.fromkeys(change.price for change in way))
         lines.append(f"  {options}    ({prices})")
-    return lines
+    return Group(*(Text(line) for line in lines))

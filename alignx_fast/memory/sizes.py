@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from peft import get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -13,7 +12,7 @@ from alignx_fast.config import LoraSettings
 from alignx_fast.models.capture import body, decoder_layers
 from alignx_fast.models.forward import head_module
 from alignx_fast.models.fused import fuses_head, fuses_layers
-from alignx_fast.models.load import lora_config
+from alignx_fast.models.load import add_adapters
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _count(key: _Key) -> Sizes:
 
 @lru_cache(maxsize=64)
 def _count_adapters(key: _Key, lora: str) -> tuple[int, ...]:
-    model = get_peft_model(_meta_model(key.config), lora_config(LoraSettings.model_validate_json(lora)))
+    model = add_adapters(_meta_model(key.config), LoraSettings.model_validate_json(lora), empty=True)
     return tuple(p.numel() for p in model.parameters() if p.requires_grad)
 
 

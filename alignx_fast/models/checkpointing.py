@@ -15,12 +15,10 @@ def checkpoint_layers(model: nn.Module, settings: ModelSettings) -> None:
     input alone: T x D values for T tokens. With `offload_checkpoints` that input waits in CPU memory, where there is a GPU.
 
     Raises:
-        UserError: the model family has no checkpointing, or there is nothing to offload.
+        UserError: the model family has no checkpointing.
     """
     every = int(settings.gradient_checkpointing)
     if not every:
-        if settings.offload_checkpoints:
-            raise UserError("model.offload_checkpoints needs checkpoints to offload: add `--model.gradient_checkpointing true`.")
         return
     causal = causal_model(model)
     # gradient_checkpointing_enable is the older name of the same (transformers 5.17), deprecated in 5.23.

@@ -166,12 +166,23 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
         return model
     if adapter is not None:
         return PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    return get_peft_model(model, lora_config(settings.lora))
+    return add_adapters(model, settings.lora)
 
 
-def lora_config(lora: LoraSettings) -> LoraConfig:
-    """The adapters' settings as peft takes them."""
-    return LoraConfig(
+def add_adapters(model: PreTrainedModel, lora: LoraSettings, *, empty: bool = False) -> PeftModel:
+    """New adapters around the model; `empty` ones hold no values.
+
+    Raises:
+        UserError: a target module that the model does not have.
+    """
+    if lora.target_modules != "all-linear":
+        names = {name.rpartition(".")[2] for name, _ in model.named_modules()} | {name for name, _ in model.named_modules()}
+        if missing := [target for target in lora.target_modules if target not in names]:
+            raise UserError(
+                f"model.lora.target_modules names {missing[0]!r}, and {type(model).__name__} has no module of that name; "
+                "all-linear takes every linear layer."
+            )
+    config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
@@ -180,6 +191,7 @@ def lora_config(lora: LoraSettings) -> LoraConfig:
         use_dora=lora.dora,
         task_type="CAUSAL_LM",
     )
+    return get_peft_model(model, config, low_cpu_mem_usage=empty)
 
 
 def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:

@@ -4,7 +4,6 @@ import copy
 
 import torch
 from accelerate import init_empty_weights
-from peft import get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
@@ -13,7 +12,7 @@ from alignx_fast.models import attention
 from alignx_fast.models.capture import body
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.fused import fuse_layers
-from alignx_fast.models.load import Model, lora_config
+from alignx_fast.models.load import Model, add_adapters
 
 
 def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Model:
@@ -41,7 +40,7 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torc
     attention.use_packed_attention(model)
     fuse_layers(model)
     checkpoint_layers(model, settings)
-    return model if settings.tuning == "full" else get_peft_model(model, lora_config(settings.lora))
+    return model if settings.tuning == "full" else add_adapters(model, settings.lora)
 
 
 def _random_nf4(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -13,7 +13,7 @@ from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
 from alignx_fast.memory import formulas
-from alignx_fast.memory.plan import plan
+from alignx_fast.memory.plan import plan, process_bytes
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.forward import next_token_loss, packed_forward
@@ -52,8 +52,9 @@ def measure(settings: Settings, *, stage: Stage = "align") -> list[Measured]:
     device = torch.device("cuda", 0)
     settings = settings.model_copy(deep=True)
     group = getattr(settings, stage)
+    before = _settled()
     if group.tokens_per_micro_batch == "auto":
-        gpu_bytes = torch.cuda.mem_get_info(device)[0] + formulas.CONTEXT_BYTES
+        gpu_bytes = process_bytes(device) + formulas.CONTEXT_BYTES
         group.tokens_per_micro_batch = plan(settings, gpu_bytes=gpu_bytes, stage=stage).tokens
     config, _ = read_config(settings.model)
     batches = _batches(settings, group.tokens_per_micro_batch, config.get_text_config().vocab_size, device)
@@ -65,7 +66,6 @@ def measure(settings: Settings, *, stage: Stage = "align") -> list[Measured]:
 
     expected = formulas.phase_bytes(plan(settings, gpu_bytes=0, stage=stage).parts)
     kind = formulas.numbers(settings.model)
-    before = _settled()
     model = random_model(config, settings.model, device, torch.float32 if kind.weight == 4 else compute_dtype()).train()
     step = _Step(model, settings, stage, align_layer(settings.model, config), device)
     step.run(batches)

@@ -24,6 +24,7 @@ from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import read_json, write_json, write_text
 from alignx_fast.memory.advice import check_fits
+from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
 from alignx_fast.report.scores import evaluations, score_table
@@ -44,7 +45,7 @@ class Run:
             check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
         if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
             load_config(settings.model.path, settings.model)
-            check_fits(settings, torch.cuda.get_device_properties(0).total_memory)
+            check_fits(settings, card_bytes())
         self._open_folder()
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)

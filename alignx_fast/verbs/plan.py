@@ -4,12 +4,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
 from alignx_fast.memory.advice import changes
 from alignx_fast.memory.gpus import GIB, parse_memory
-from alignx_fast.memory.plan import plan
-from alignx_fast.memory.render import render
+from alignx_fast.memory.plan import Plan, card_bytes, plan
+from alignx_fast.memory.render import render, render_ways
 
 DEFAULT_GPU = "24GiB"
 
@@ -20,22 +20,28 @@ def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
     name = ""
     if gpu is None and torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        size, name = card.total_memory, card.name
+        size, name = card_bytes(), card.name
     else:
         size = parse_memory(gpu or DEFAULT_GPU)
+    fits = True
     for stage in settings.stages:
         found = plan(settings, gpu_bytes=size, stage=stage, gpu_name=name)
-        ways = [] if found.fits else changes(settings, gpu_bytes=size, stage=stage)
-        console.print(render(found, ways), "")
+        fits = fits and found.fits
+        console.print(render(found), "")
         if measured:
-            console.print(_measured(settings, stage), "")
+            console.print(_measured(settings, found), "")
+    if not fits:
+        console.print(render_ways(changes(settings, gpu_bytes=size)))
 
 
-def _measured(settings: Settings, stage: Stage) -> Table:
+def _measured(settings: Settings, planned: Plan) -> Table:
     if not torch.cuda.is_available():
         raise UserError("--measure runs a step on a CUDA GPU, and there is none here; the plan needs none.")
     from alignx_fast.training.measure import measure
 
+    stage = planned.stage
+    settings = settings.model_copy(deep=True)
+    getattr(settings, stage).tokens_per_micro_batch = planned.tokens  # what the table above is for
     table = Table(
         "phase", "planned GiB", "measured GiB", "plan is off by", title=f"One step of stage {stage}", title_justify="left"
     )

@@ -14,7 +14,9 @@ from alignx_fast.memory.advice import apply, changes, check_fits
 from alignx_fast.memory.gpus import GIB, parse_memory, representative
 from alignx_fast.memory.plan import CPU_TOKENS, HEADROOM, MOST_TOKENS, Plan, auto_tokens_per_micro_batch, plan
 from alignx_fast.memory.render import render
+from alignx_fast.recipes import find
 from alignx_fast.training.measure import measure
+from alignx_fast.verbs.plan import show
 
 LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct"
 QLORA = {"model.path": LLAMA, "model.tuning": "qlora", "model.gradient_checkpointing": True, "align.pairs_per_step": 1024}
@@ -106,7 +108,7 @@ def test_the_tiny_model_is_planned_too() -> None:
 def shown(found: Plan) -> str:
     console = Console(width=200, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(render(found, changes(settings(), gpu_bytes=found.gpu_bytes, stage=found.stage)))
+        console.print(render(found))
     return capture.get()
 
 
@@ -121,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_changes_that_do() -> None:
     wanted = settings(model__tuning="lora", model__gradient_checkpointing=False)
     with pytest.raises(UserError, match=r"needs \d+\.\d GiB by plan.*--model.tuning qlora"):
         check_fits(wanted, 16 * GIB)
-    ways = changes(wanted, gpu_bytes=16 * GIB, stage="align")
+    ways = changes(wanted, gpu_bytes=16 * GIB)
     assert ways
     for way in ways:
         assert plan(apply(wanted, way), gpu_bytes=16 * GIB).fits
@@ -139,15 +141,46 @@ def test_several_ways_out() -> None:
         model__gradient_checkpointing=False,
         align__tokens_per_micro_batch=8192,
     )
-    ways = changes(wanted, gpu_bytes=16 * GIB, stage="align")
+    ways = changes(wanted, gpu_bytes=16 * GIB)
     options = [[change.option for change in way] for way in ways]
     assert ["--align.tokens_per_micro_batch auto"] in options
     assert ["--model.gradient_checkpointing true"] in options
 
 
-def test_a_hopeless_case_is_called_so() -> None:
+def test_every_stage_fits_with_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+    """Full fine-tuning of 2.5 billion parameters: one stage's optimizer alone would leave the other without room."""
+    wanted = load_settings(find("reference"))
+    ways = changes(wanted, gpu_bytes=40 * GIB)
+    assert [change.setting for change in ways[0]] == ["align.optimizer", "instruct.optimizer"]
+    for way in ways:
+        check_fits(apply(wanted, way), 40 * GIB)
+    show(wanted, "40GiB", measured=False)
+    assert "--align.optimizer paged_adamw_8bit --instruct.optimizer paged_adamw_8bit" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"align__pairs_per_step": 2_000_000}, "align.pairs_per_step"),
+        ({"model__lora__rank": 1024}, "model.lora.rank"),
+        ({"align__contrastive__queue_size": 2_000_000}, "align.contrastive.queue_size"),
+    ],
+)
+def test_what_was_set_too_large_is_found(change: dict, option: str) -> None:
+    ways = changes(settings(**change), gpu_bytes=12 * GIB)
+    assert [found.setting for found in ways[0]] == [option]
+
+
+def test_a_hopeless_case_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="smaller model or a larger GPU"):
         check_fits(settings(), 4 * GIB)
+    show(settings(), "4GiB", measured=False)
+    assert "No change of settings makes it fit" in capsys.readouterr().out
+
+
+def test_a_target_that_no_module_has() -> None:
+    with pytest.raises(UserError, match="names 'nosuch', and LlamaForCausalLM has no module of that name"):
+        planned(model__lora__target_modules=["q_proj", "nosuch"])
 
 
 def test_what_fits_is_let_through() -> None:

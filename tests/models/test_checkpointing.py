@@ -2,16 +2,14 @@
 
 import pytest
 import torch
-from peft import get_peft_model
 from support.tiny_models import FAMILIES, random_rows, tiny_model
 from torch import nn
 
 from alignx_fast.config import LoraSettings, ModelSettings
 from alignx_fast.data.packing import pack
-from alignx_fast.errors import UserError
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.forward import next_token_loss
-from alignx_fast.models.load import lora_config
+from alignx_fast.models.load import add_adapters
 from alignx_fast.training.objective import forward_pooled
 
 
@@ -22,7 +20,7 @@ def build(family: str, tuning: str, checkpointing: bool | int) -> nn.Module:
         return model.train()
     torch.manual_seed(1)
     # Dropout on purpose: the recomputed layer must draw the same mask.
-    peft_model = get_peft_model(model, lora_config(LoraSettings(rank=4, dropout=0.25)))
+    peft_model = add_adapters(model, LoraSettings(rank=4, dropout=0.25))
     with torch.no_grad():
         for name, parameter in peft_model.named_parameters():
             if "lora_B" in name:
@@ -74,11 +72,6 @@ def test_chosen_layers_run_twice_and_their_hooks_once(checkpointing: bool | int,
     gradients(model)
     assert ran == forwards
     assert hooked == [1, 1, 1]
-
-
-def test_offload_without_checkpoints_is_refused() -> None:
-    with pytest.raises(UserError, match="gradient_checkpointing true"):
-        checkpoint_layers(tiny_model(), ModelSettings(offload_checkpoints=True))
 
 
 @pytest.mark.gpu

@@ -20,6 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 app = App(
     name="alignx-fast",
     help="Make a language model more multilingual on one GPU: align its representations on parallel text, then tune it on instructions.",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 recipes_app = App(name="recipes", help="List, show or copy the recipes that come with the package.")
 app.command(recipes_app)
@@ -207,9 +208,18 @@ def main() -> None:
         sys.exit(_say(str(error), 2))
     except KeyboardInterrupt:
         sys.exit(_say("Stopped. `--resume` continues from the last checkpoint.", 130))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "alignx_fast", "alignx_kernels"):
+            raise
+        sys.exit(
+            _say(f"{package} is not installed: `pip install {package}`; `alignx-fast doctor` shows what else is missing.", 2)
+        )
     except Exception as error:
-        # safetensors reports a full disk as an error of its own
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        # safetensors and torch.save report a full disk as errors of their own
+        if getattr(error, "errno", None) == errno.ENOSPC or any(
+            word in str(error) for word in ("No space left", "inline_container")
+        ):
             sys.exit(
                 _say("No space left on the disk: free some, then continue with --resume. What was written before is complete.", 2)
             )

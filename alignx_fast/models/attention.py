@@ -10,7 +10,6 @@ Implementations, best first:
 - sdpa: one padded row per sequence inside the attention alone, any device and dtype.
 """
 
-import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -120,9 +119,10 @@ def packed_attention(
         query, key, value = (x.to(torch.get_autocast_dtype(query.device.type)) for x in (query, key, value))
     q_THd, k_THd, v_THd = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    # FlashAttention has no dropout in torch's packed form and no soft-cap; those few models take the exact slow path.
-    plain = not softcap and not dropout and query.dtype in (torch.float16, torch.bfloat16)
-    if _selected == "flash_attn" and query.dtype in (torch.float16, torch.bfloat16):
+    # Beyond these widths FlashAttention has no kernel. In torch's packed form it has no dropout and no soft-cap either: those few
+    # models take the exact slow path.
+    fits = query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    if _selected == "flash_attn" and fits:
         from flash_attn import flash_attn_varlen_func
 
         out_THd = flash_attn_varlen_func(
@@ -133,7 +133,7 @@ def packed_attention(
             window_size=_window(sliding_window),
             softcap=softcap or 0.0,
         )
-    elif _selected == "varlen" and plain:
+    elif _selected == "varlen" and fits and not softcap and not dropout:
         out_THd = _varlen_attention(q_THd, k_THd, v_THd, cu_seq_lens_q, max_length_q, scale, _window(sliding_window))
     else:
         out_THd = _padded_attention(q_THd, k_THd, v_THd, cu_seq_lens_q, scale, dropout, sliding_window, softcap)
@@ -150,8 +150,8 @@ def _flash_attn_fault() -> str:
     if importlib.util.find_spec("flash_attn") is None:
         return "is not installed (pip install 'alignx-fast[flash-attn]')"
     try:
-        importlib.import_module("flash_attn")
-    except (ImportError, OSError) as error:  # built for another torch
+        from flash_attn import flash_attn_varlen_func  # noqa: F401
+    except (ImportError, OSError) as error:  # built for another torch, or flash-attn-4, which is another package of this name
         return f"is installed but does not load ({str(error).partition(chr(10))[0]}); reinstall it for this torch"
     return ""
 
@@ -187,7 +187,7 @@ def _varlen_attention(
         options["window_size"] = window
     elif window[0] >= 0 and window[0] + 1 < max_length:
         raise UserError(
-            "This model attends in a sliding window, which this torch cannot do packed: use torch >= 2.12 or flash-attn."
+            "This model attends in a sliding window, which this torch cannot do packed: use torch >= 2.11 or flash-attn."
         )
     else:
         options["is_causal"] = True

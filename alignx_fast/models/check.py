@@ -22,6 +22,8 @@ def check_packed_forward(model: PreTrainedModel) -> None:
     ids = torch.arange(3, 3 + sum(lengths), device=device) % model.config.get_text_config().vocab_size
     try:
         logits = head_logits(model, packed_forward(model, _pack(ids, lengths))).float()
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(
             f"{type(model).__name__} does not run on packed sequences ({error}); this model family is not supported."

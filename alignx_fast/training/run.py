@@ -5,6 +5,7 @@ same list and skips what is there; a stage that was cut off continues from its l
 """
 
 import gc
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,9 @@ class Run:
         self.prepared: dict[str, Prepared] = {}
         for stage in settings.stages:
             optimizer_name(settings, getattr(settings, stage))
+        for backend in settings.tracking:
+            if importlib.util.find_spec(backend) is None:
+                raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
         if settings.evaluation.enabled and settings.evaluation.tasks:  # before an hour of training, not after it
             check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
         if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
@@ -206,7 +210,8 @@ def train(settings: Settings, *, resume: bool) -> None:
     """Run the stages and end by naming the report."""
     run = Run(settings, resume=resume)
     report = run.execute()
-    run.console.print(score_table(evaluations(run.folder)))
+    if scores := evaluations(run.folder):
+        run.console.print(score_table(scores))
     for line in samples(run.folder):
         run.console.print(line, markup=False)
     run.console.print(f"\nModel:  {run.folder / 'model'}\nReport: {report}")

@@ -139,6 +139,10 @@ def run_stage(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if every is None or trainer.state.global_step % every:
             trainer.evaluate()
+    except Exception:
+        if saved := trainer.save_finished_steps():
+            print(f"Step {trainer.state.global_step + 1} failed; the steps before it are saved in {saved}.")
+        raise
     finally:
         progress.close()
     write_json(folder / "stage.json", {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step})

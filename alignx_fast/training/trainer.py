@@ -117,6 +117,8 @@ class AlignXTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+        self.args._n_gpu = 1  # Trainer would split the model's inputs over all GPUs it sees, which packed rows cannot be
+        self.failed_in_step = False
         self.heads: AlignmentHeads | None = None
         self.align_step: AlignStep | None = None
         if isinstance(settings, AlignSettings):
@@ -151,26 +153,16 @@ class AlignXTrainer(Trainer):
     # The step.
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of one optimizer step; on an out-of-memory error the same rows are repeated in smaller pieces."""
+        """Forward and backward of one optimizer step; after an error the model and all random states are as before it."""
         model.train()
         rng = rng_state(self.args.device)
-        while True:
-            try:
-                terms = self._run_step(model, self.pack(inputs["rows"]))
-                break
-            except torch.OutOfMemoryError:
-                longest = max(len(row["input_ids"]) for row in inputs["rows"])
-                if self.tokens_per_micro_batch <= longest:
-                    raise UserError(
-                        f"The GPU has no room for one row of {longest} tokens: lower data.max_length, use --model.tuning qlora or "
-                        "--model.gradient_checkpointing true."
-                    ) from None
-                self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
-                print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
-                self.log({"tokens_per_micro_batch": self.tokens_per_micro_batch})
+        try:
+            terms = self._step_in_memory(model, inputs["rows"], rng)
+        except Exception:
             self._zero_grad(model)
             set_rng_state(rng, self.args.device)
-            torch.cuda.empty_cache()
+            self.failed_in_step = True
+            raise
         values = torch.stack([term.float() for term in terms.values()]).tolist()
         for name, value in zip(terms, values, strict=True):
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -182,6 +174,27 @@ class AlignXTrainer(Trainer):
         self._steps += 1
         self._tokens += sum(len(row["input_ids"]) for row in inputs["rows"])
         return terms["loss"].detach()
+
+    def _step_in_memory(self, model: nn.Module, rows: list[Example], rng: tuple[torch.Tensor, torch.Tensor | None]) -> Terms:
+        """The step; on an out-of-memory error the same rows are repeated in smaller pieces."""
+        while True:
+            try:
+                return self._run_step(model, self.pack(rows))
+            except torch.OutOfMemoryError:
+                longest = max(len(row["input_ids"]) for row in rows)
+                if self.tokens_per_micro_batch <= longest:
+                    raise UserError(
+                        f"The GPU has no room for one row of {longest} tokens: lower data.max_length, use --model.tuning qlora or "
+                        "--model.gradient_checkpointing true."
+                    ) from None
+                self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
+                print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
+                self.log({"tokens_per_micro_batch": self.tokens_per_micro_batch})
+            self._zero_grad(model)
+            set_rng_state(rng, self.args.device)
+            # A backward pass that failed within recomputed layers holds on to them until the next one.
+            torch.zeros((), device=self.args.device, requires_grad=True).backward()
+            torch.cuda.empty_cache()
 
     def _run_step(self, model: nn.Module, batches: list[PackedBatch]) -> Terms:
         self._zero_grad(model)
@@ -277,6 +290,14 @@ class AlignXTrainer(Trainer):
         self._tokens, self._steps, self._paused, self._since = 0, 0, 0.0, time.perf_counter()
 
     # Checkpoints: the model as a plain Hugging Face folder, and the heads beside it.
+
+    def save_finished_steps(self) -> Path | None:
+        """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if not self.failed_in_step or not self.state.global_step or folder.exists():
+            return None
+        self._save_checkpoint(self.model, None)
+        return folder
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         started = time.perf_counter()

@@ -4,10 +4,9 @@ import torch
 from alignx_kernels import dispatch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from alignx_fast.environment import machine, versions
-from alignx_fast.models import attention
-from alignx_fast.models.load import bf16_works, compute_dtype
 
 MISSING = {
     "flash-attn": "optional: pip install 'alignx-fast[flash-attn]'; without it FlashAttention inside torch is used on a GPU",
@@ -22,7 +21,12 @@ def examine() -> None:
     console = Console(highlight=False)
     console.print(_table("Machine", [(key.replace("_", " "), str(value)) for key, value in machine().items()]))
     console.print(_table("Packages", [(name, _package(name, version)) for name, version in versions().items()]))
-    console.print(_table("What will be used", _used()))
+    try:
+        used = _used()
+    except ImportError as error:
+        console.print(f"Install what is missing first ({error}).")
+    else:
+        console.print(_table("What will be used", used))
 
 
 def _package(name: str, version: str | None) -> str:
@@ -30,6 +34,9 @@ def _package(name: str, version: str | None) -> str:
 
 
 def _used() -> list[tuple[str, str]]:
+    from alignx_fast.models import attention
+    from alignx_fast.models.load import bf16_works, compute_dtype
+
     gpu = torch.cuda.is_available()
     precision = str(compute_dtype()).removeprefix("torch.")
     if gpu and not bf16_works():
@@ -53,5 +60,5 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table

@@ -43,8 +43,12 @@ def export_model(path: str, folder: Path) -> None:
     error = (_logits(merged, ids) - trained).norm() / trained.norm()
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    merged.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    try:
+        merged.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
+        raise
     partial.rename(folder)
     Console(highlight=False, soft_wrap=True).print(
         f"{folder}: a plain Hugging Face model; its logits differ from the trained model's by {error:.2%}."

@@ -93,6 +93,31 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
         assert not torch.equal(start[name], value), f"{name} was not trained"
 
 
+def test_a_step_that_fails_loses_no_other(tmp_path: Path) -> None:
+    """In the middle of its backward pass, with gradients and random numbers of the step already drawn."""
+    whole = trainer(tmp_path / "whole")
+    torch.manual_seed(3)
+    whole.train()
+    cut = trainer(tmp_path / "cut")
+    torch.manual_seed(3)
+
+    def fail(*_: object) -> None:
+        if cut.state.global_step == 5:
+            raise RuntimeError("cosmic ray")
+
+    hook = cut.model.model.layers[1].mlp.register_full_backward_hook(fail)
+    assert cut.save_finished_steps() is None
+    with pytest.raises(RuntimeError, match="cosmic ray"):
+        cut.train()
+    hook.remove()
+    assert cut.save_finished_steps() == tmp_path / "cut" / "checkpoint-5" == last_checkpoint(tmp_path / "cut")
+    assert cut.save_finished_steps() is None
+    resumed = trainer(tmp_path / "cut", model=tiny_model(seed=8, attention_dropout=0.1))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-5"))
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(resumed)[name], value, rtol=0, atol=0, msg=name)
+
+
 class StopAfter(RunLog):
     """Ctrl-C after so many steps."""
 
@@ -185,6 +210,10 @@ def test_non_finite_loss_is_one_sentence_and_saves_nothing(tmp_path: Path) -> No
     with pytest.raises(UserError, match="is nan at step 1: lower the learning rate"):
         trainer(tmp_path, model=model, save_steps=1).train()
     assert last_checkpoint(tmp_path) is None
+
+
+def test_packed_rows_are_not_split_over_gpus(tmp_path: Path) -> None:
+    assert trainer(tmp_path).args.n_gpu == 1
 
 
 def test_out_of_memory_halves_and_repeats_the_step(

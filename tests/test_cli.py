@@ -154,6 +154,7 @@ MISTAKES = {
     "evaluate without sentences": (["evaluate", "{model}"], "--data.evaluation"),
     "export over something": (["export", "{run}", "{empty}"], "already exists"),
     "stray word": (["train", "{s}", "quickly"], "quickly"),
+    "tracking without its package": (["train", "{s}", "--tracking", "wandb"], "`pip install wandb`"),
 }
 
 
@@ -186,17 +187,38 @@ def test_mistakes_are_one_sentence(
     assert len(said.strip().splitlines()) == 1
 
 
-def test_control_c_and_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "Stopped. `--resume` continues"),
+        (OSError(28, "No space left on device"), 2, "No space left on the disk"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), 2, "No space left on the disk"),
+        (
+            ModuleNotFoundError("No module named 'peft.tuners'", name="peft.tuners"),
+            2,
+            "peft is not installed: `pip install peft`",
+        ),
+    ],
+    ids=["control-c", "full disk", "full disk within torch.save", "missing package"],
+)
+def test_what_stops_a_run_is_one_sentence(
+    error: BaseException, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop() -> None:
+        raise error
 
-    def full() -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cli, "app", interrupted)
-    command("train", code=130)
-    monkeypatch.setattr(cli, "app", full)
-    command("train", code=2)
+    monkeypatch.setattr("alignx_fast.verbs.doctor.examine", stop)
+    command("doctor", code=code)
     said = capsys.readouterr().err
-    assert "--resume" in said
-    assert "No space left" in said
+    assert words in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_doctor_names_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("alignx_fast.verbs.doctor.versions", lambda: {"flash-attn": None, "peft": None})
+    monkeypatch.setitem(sys.modules, "alignx_fast.models.load", None)
+    command("doctor")
+    said = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "pip install 'alignx-fast[flash-attn]'" in said
+    assert "missing (pip install peft)" in said
+    assert "Install what is missing first" in said

@@ -1,11 +1,16 @@
 """Packed equals alone, for every family, and captured layers are what transformers calls hidden states."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.tiny_models import FAMILIES, random_rows, tiny_model
 
 from alignx_fast.data.packing import pack
 from alignx_fast.errors import UserError
+from alignx_fast.models import attention
 from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.forward import generation_mode, head_logits, next_token_loss, packed_forward
@@ -83,3 +88,27 @@ def test_a_model_that_mixes_packed_rows_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("alignx_fast.models.forward.block_mask", lambda *_: torch.zeros(1, 1, 12, 12))
     with pytest.raises(UserError, match="not supported"):
         check_packed_forward(model)
+
+
+@pytest.mark.parametrize("implementation", ["varlen", "flash_attn"])
+@pytest.mark.parametrize(
+    ("width", "dtype"), [(80, torch.bfloat16), (512, torch.bfloat16), (36, torch.bfloat16), (64, torch.float32)]
+)
+def test_what_flash_attention_cannot_take_goes_another_way(
+    implementation: str, width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_selected", implementation)
+    monkeypatch.setattr(attention, "_varlen_attention", lambda q, *_: torch.full_like(q, torch.nan))
+    package = SimpleNamespace(flash_attn_varlen_func=lambda q, *_, **__: torch.full_like(q, torch.nan))
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    query = torch.randn(1, 4, 12, width, dtype=dtype)
+    lengths = torch.tensor([0, 5, 12], dtype=torch.int32)
+    found, _ = attention.packed_attention(torch.nn.Identity(), query, query, query, None, cu_seq_lens_q=lengths, max_length_q=7)
+    assert found.isnan().all() == (width == 80)
+
+
+def test_flash_attn_4_is_not_taken_for_flash_attn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    assert "does not load" in attention._flash_attn_fault.__wrapped__()

@@ -210,7 +210,7 @@ class StageSettings(Group):
     evaluate_every: int | None = Field(None, gt=0)
     """Steps between dev losses; default: a tenth of the run. The dev loss is always taken at start and end."""
     save_every: int | None = Field(None, gt=0)
-    """Steps between checkpoints; default: a fifth of the run."""
+    """Steps between checkpoints; default: a fifth of the run, and never more than half an hour apart."""
     keep_checkpoints: int = Field(2, gt=0)
     """Checkpoints kept per stage."""
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+SECONDS_BETWEEN_CHECKPOINTS = 1800
 SHORT = {"loss": "loss", "loss_ntp": "ntp", "loss_contrastive": "contrastive", "loss_matching": "matching"}
 
 
@@ -83,6 +84,20 @@ class StopAtStepEnd(TrainerCallback):
     def _restore(self) -> None:
         for kind, handler in self.before.items():
             signal.signal(kind, handler)
+
+
+class SaveByTheClock(TrainerCallback):
+    """A checkpoint where the last one is half an hour old: what kills a process outright costs no more than that."""
+
+    def __init__(self) -> None:
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved = time.monotonic()
 
 
 class ProgressLine(TrainerCallback):

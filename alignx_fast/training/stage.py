@@ -15,7 +15,7 @@ from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandbytes, weight_dtype
-from alignx_fast.training.callbacks import ProgressLine, RunLog, StopAtStepEnd
+from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock, StopAtStepEnd
 from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
@@ -131,7 +131,7 @@ def run_stage(
         train_on_prompt=settings.data.train_on_prompt,
         mixing_temperature=settings.data.mixing_temperature,
         processing_class=tokenizer,
-        callbacks=[log, progress, stop],
+        callbacks=[log, progress, stop] + ([] if stage.save_every else [SaveByTheClock()]),
     )
     every = trainer.args.eval_steps
     try:

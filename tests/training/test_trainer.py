@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import TrainingArguments
 
 from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.errors import UserError
+from alignx_fast.training import callbacks
 from alignx_fast.training.callbacks import RunLog
 from alignx_fast.training.queue import TargetQueue
 from alignx_fast.training.step import AlignStep
@@ -116,6 +118,16 @@ def test_a_step_that_fails_loses_no_other(tmp_path: Path) -> None:
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-5"))
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(resumed)[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_CHECKPOINTS", 20)
+    now = iter(range(0, 1000, 8))
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    found = trainer(tmp_path, steps=7)
+    found.add_callback(callbacks.SaveByTheClock())  # at 0; 8, 16, 24 after the first steps, 32 when saved
+    found.train()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-6", "checkpoint-7"]
 
 
 class StopAfter(RunLog):

@@ -51,12 +51,12 @@ def representative(gpu_bytes: int, name: str = "") -> Gpu:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes of `24GiB`, `24GB` or `24`; all three mean GiB, as cards are sold.
+    """Bytes of `24GiB`, `24GB` or `24`, which all mean GiB, as cards are sold, or of `24564MiB`, as nvidia-smi says it.
 
     Raises:
         UserError: not an amount of memory.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GI?B?)?\s*", text, flags=re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:(G|M)I?B?)?\s*", text, flags=re.IGNORECASE)
     if not match or not float(match[1]):
         raise UserError(f"{text!r} is not an amount of GPU memory; write it like 24GiB.")
-    return round(float(match[1]) * GIB)
+    return round(float(match[1]) * (GIB >> 10 if (match[2] or "G") in "mM" else GIB))

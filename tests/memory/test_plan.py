@@ -190,6 +190,7 @@ def test_what_fits_is_let_through() -> None:
 def test_amounts_of_memory() -> None:
     assert parse_memory("24GiB") == parse_memory("24 GB") == parse_memory("24") == 24 * GIB
     assert parse_memory("11.5GiB") == round(11.5 * GIB)
+    assert parse_memory("24564 MiB") == parse_memory("24564mb") == 24564 << 20
     with pytest.raises(UserError, match="24GiB"):
         parse_memory("large")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .info_nce_problem import LEFT_OUT, Forward, Inputs, Wanted, accumulator, waiting_dtype
+from .info_nce_problem import LEFT_OUT, Forward, Inputs, Statistics, Wanted, accumulator, waiting_dtype
 
 SLAB_ELEMENTS = 2 << 20
 
@@ -18,7 +18,7 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
     """Losses and statistics; with `take_gradients` (one direction only) also the wanted gradients of queries and keys."""
     queries_ND, symmetric = inputs.queries_ND, inputs.symmetric
     n = queries_ND.shape[0]
-    products = _Products(inputs)
+    products = _Products(inputs, inverse_norms(queries_ND), inverse_norms(inputs.keys_MD))
     loss_N, row_lse_N = products.keys_MD.new_empty(n), products.keys_MD.new_empty(n)
     positive_N = torch.empty_like(loss_N)
     row_mean_N = torch.empty_like(loss_N) if wanted.temperature else None
@@ -47,16 +47,17 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
         if mean_N is not None and column_mean_N is not None:
             mean_N = (mean_N + column_mean_N) / 2
     slope_N = None if mean_N is None else (positive_N - mean_N) / products.temperature
-    grads = gradients.finish() if gradients is not None else (None, None)
-    return Forward(loss_N, *grads, row_lse_N, column_lse_N, slope_N)
+    statistics = Statistics(row_lse_N, products.inverse_N, products.inverse_M, column_lse_N)
+    return Forward(loss_N, slope_N, statistics, *(() if gradients is None else gradients.finish()))
 
 
 def backward(
-    inputs: Inputs, row_lse_N: torch.Tensor, column_lse_N: torch.Tensor | None, cotangent_N: torch.Tensor, wanted: Wanted
+    inputs: Inputs, statistics: Statistics, cotangent_N: torch.Tensor, wanted: Wanted
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Gradients at queries and keys of sum_i cotangent_i * loss_i, from similarities computed once more."""
     n = inputs.queries_ND.shape[0]
-    products = _Products(inputs)
+    row_lse_N, inverse_N, inverse_M, column_lse_N = statistics
+    products = _Products(inputs, inverse_N, inverse_M)
     gradients = _Gradients(products, wanted, inputs.keys_MD.dtype)
     cotangent_N = cotangent_N.to(products.keys_MD.dtype)
     for rows, scaled_CD, slab_CM in products:
@@ -73,22 +74,20 @@ def backward(
     return gradients.finish()
 
 
-def inverse_norms(vectors_XD: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """1 / |x| of each row, [X, 1]; 0 for a zero vector, which gives it cosine 0 and gradient 0."""
-    norms_X1 = torch.linalg.vector_norm(vectors_XD, dim=1, keepdim=True, dtype=dtype)
-    return torch.where(norms_X1 == 0, 0, 1 / norms_X1)
+def inverse_norms(vectors_XD: torch.Tensor) -> torch.Tensor:
+    """1 / |x| of each row; 0 for a zero vector, which gives it cosine 0 and gradient 0."""
+    norms_X = torch.linalg.vector_norm(vectors_XD, dim=1, dtype=accumulator(vectors_XD.dtype))
+    return torch.where(norms_X == 0, 0, 1 / norms_X)
 
 
 class _Products:
     """Row chunks of the masked similarities: iterates over (rows, queries / (|q| temperature) [C, D], similarities [C, M])."""
 
-    def __init__(self, inputs: Inputs):
-        self.inputs = inputs
+    def __init__(self, inputs: Inputs, inverse_N: torch.Tensor, inverse_M: torch.Tensor):
+        self.inputs, self.inverse_N, self.inverse_M = inputs, inverse_N, inverse_M
         self.dtype = accumulator(inputs.keys_MD.dtype)
         self.temperature = inputs.temperature.to(self.dtype)
-        self.inverse_N1 = inverse_norms(inputs.queries_ND, self.dtype)
-        self.key_inverse_M1 = inverse_norms(inputs.keys_MD, self.dtype)
-        self.keys_MD = inputs.keys_MD * self.key_inverse_M1  # normalised once: M x D, where scaling each slab would be N x M
+        self.keys_MD = inputs.keys_MD * inverse_M[:, None]  # normalised once: M x D, where scaling each slab would be N x M
 
     def __iter__(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         (n, _), m = self.inputs.queries_ND.shape, self.keys_MD.shape[0]
@@ -96,7 +95,7 @@ class _Products:
         buffer_CM = self.keys_MD.new_empty(chunk, m)
         for start in range(0, n, chunk):
             rows = slice(start, min(start + chunk, n))
-            scaled_CD = self.inputs.queries_ND[rows] * (self.inverse_N1[rows] / self.temperature)
+            scaled_CD = self.inputs.queries_ND[rows] * (self.inverse_N[rows, None] / self.temperature)
             slab_CM = torch.mm(scaled_CD, self.keys_MD.T, out=buffer_CM[: rows.stop - start])
             if self.inputs.query_ids is not None and self.inputs.key_ids is not None:
                 same_CM = self.inputs.query_ids[rows, None] == self.inputs.key_ids
@@ -146,13 +145,13 @@ class _Gradients:
             if scale_C1 is not None:
                 grad_CD.mul_(scale_C1)
             unit_CD = scaled_CD * products.temperature
-            self.queries_ND[rows] = _at_raw_vector(grad_CD, unit_CD, products.inverse_N1[rows] / products.temperature)
+            self.queries_ND[rows] = _at_raw_vector(grad_CD, unit_CD, products.inverse_N[rows, None] / products.temperature)
 
     def finish(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if self.keys_MD is not None:
             for start in range(0, self.keys_MD.shape[0], 4096):  # in pieces, so that the temporaries stay small
                 part = slice(start, start + 4096)
-                unit_CD, inverse_C1 = self.products.keys_MD[part], self.products.key_inverse_M1[part]
+                unit_CD, inverse_C1 = self.products.keys_MD[part], self.products.inverse_M[part, None]
                 self.keys_MD[part] = _at_raw_vector(self.keys_MD[part], unit_CD, inverse_C1)
         return self.queries_ND, None if self.keys_MD is None else self.keys_MD.to(self.dtype)
 

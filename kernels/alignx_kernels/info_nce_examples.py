@@ -6,7 +6,6 @@ from . import info_nce_kernels as kernels
 from .tiles import (
     INFO_NCE_MERGE,
     INFO_NCE_RESCALE,
-    INFO_NCE_ROWS,
     INFO_NCE_VECTORS,
     Example,
     Tile,
@@ -63,7 +62,6 @@ _OTHERS = (
     ("bf16 small", "bf16", torch.bfloat16, "tf32", 1024, True),
     ("fp32", "fp32", torch.float32, "ieee", 65536, False),
 )
-_VECTORS = {"rows": "i32", "d": "i32", "stride_v": "i32"}
 
 EXAMPLES = [
     *_products(_LARGE_BF16),
@@ -72,7 +70,11 @@ EXAMPLES = [
     Example(
         "info_nce norms",
         kernels.norms_kernel,
-        {"p_vectors": "*bf16", "p_inverse": "*fp32", **_VECTORS},
+        {
+            **_NORMS,
+            **dict.fromkeys(("p_queries", "p_keys"), "*bf16"),
+            **dict.fromkeys(("n", "m", "d", "stride_q", "stride_k"), "i32"),
+        },
         {},
         INFO_NCE_VECTORS.__getitem__,
     ),
@@ -86,16 +88,21 @@ EXAMPLES = [
     Example(
         "info_nce finish",
         kernels.finish_kernel,
-        {**_SUMS, **_TEMPERATURE, **dict.fromkeys(("p_loss", "p_row_lse", "p_column_lse", "p_slope"), "*fp32"), "n": "i32"},
+        {
+            **_SUMS,
+            **_TEMPERATURE,
+            **dict.fromkeys(("p_loss", "p_row_lse", "p_column_lse", "p_slope"), "*fp32"),
+            **dict.fromkeys(("row_start", "row_end", "row_tiles", "column_tiles"), "i32"),
+        },
         {"COLUMNS": True, "WITH_MEAN": True},
-        INFO_NCE_ROWS.__getitem__,
+        INFO_NCE_MERGE.__getitem__,
     ),
     Example(
         "info_nce rescale",
         kernels.rescale_kernel,
         {
             **_NORMS,
-            **dict.fromkeys(("p_sums", "p_row_state", "p_positive", "p_slab_scale"), "*fp32"),
+            **dict.fromkeys(("p_sums", "p_row_lse", "p_positive", "p_slab_scale"), "*fp32"),
             **dict.fromkeys(("row_start", "row_end", "n", "m", "tiles"), "i32"),
             "p_slab": "*bf16",
             "stored_scale": "fp32",
@@ -107,9 +114,10 @@ EXAMPLES = [
         "info_nce project",
         kernels.project_kernel,
         {
-            **dict.fromkeys(("p_raw", "p_inverse", "p_temperature", "p_slab_scale"), "*fp32"),
-            **dict.fromkeys(("p_vectors", "p_grad"), "*bf16"),
-            **_VECTORS,
+            **_TEMPERATURE,
+            **dict.fromkeys(("p_raw_a", "p_raw_b", "p_inverse_a", "p_inverse_b", "p_slab_scale"), "*fp32"),
+            **dict.fromkeys(("p_vectors_a", "p_vectors_b", "p_grad_a", "p_grad_b"), "*bf16"),
+            **dict.fromkeys(("rows_a", "rows_b", "d", "stride_a", "stride_b"), "i32"),
         },
         {},
         INFO_NCE_VECTORS.__getitem__,

@@ -28,9 +28,20 @@ GROUP = tl.constexpr(8)
 
 
 @triton.jit
-def norms_kernel(p_vectors, p_inverse, rows, d, stride_v, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """1 / |x| of each row, 0 for a zero vector. Floor: reads rows * D elements once."""
-    o_r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+def norms_kernel(
+    p_queries, p_keys, p_inverse_q, p_inverse_k, n, m, d, stride_q, stride_k, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """1 / |x| of each query and key, 0 for a zero vector. Floor: reads (N + M) * D elements once."""
+    i_r, tiles = tl.program_id(0), tl.cdiv(n, BLOCK_R)
+    if i_r < tiles:
+        row_norms(p_queries, p_inverse_q, i_r, n, d, stride_q, BLOCK_R, BLOCK_D)
+    else:
+        row_norms(p_keys, p_inverse_k, i_r - tiles, m, d, stride_k, BLOCK_R, BLOCK_D)
+
+
+@triton.jit
+def row_norms(p_vectors, p_inverse, i_r, rows, d, stride_v, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
+    o_r = i_r * BLOCK_R + tl.arange(0, BLOCK_R)
     m_r = o_r < rows
     p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride_v
     b_squares = tl.zeros([BLOCK_R], tl.float32)
@@ -198,18 +209,33 @@ def merge_kernel(
     """
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     m_l = o_l < length
-    b_max = tl.full([BLOCK_L], LEFT_OUT, tl.float32)
-    b_sum = tl.zeros([BLOCK_L], tl.float32)
-    b_weighted = tl.zeros([BLOCK_L], tl.float32)
+    b_max, b_sum, b_weighted = no_sums(BLOCK_L)
     if CONTINUE:
         b_max = tl.load(p_state + o_l, mask=m_l, other=LEFT_OUT)
         b_sum = tl.load(p_state + stride + o_l, mask=m_l, other=0)
         if WITH_MEAN:
             b_weighted = tl.load(p_state + 2 * stride + o_l, mask=m_l, other=0)
+    b_max, b_sum, b_weighted = merged(p_sums, tiles, length, o_l, b_max, b_sum, b_weighted, WITH_MEAN, BLOCK_T)
+    tl.store(p_state + o_l, b_max, mask=m_l)
+    tl.store(p_state + stride + o_l, b_sum, mask=m_l)
+    if WITH_MEAN:
+        tl.store(p_state + 2 * stride + o_l, b_weighted, mask=m_l)
+
+
+@triton.jit
+def no_sums(BLOCK_L: tl.constexpr):
+    """Maximum, sum and weighted sum of nothing."""
+    b_zeros = tl.zeros([BLOCK_L], tl.float32)
+    return tl.full([BLOCK_L], LEFT_OUT, tl.float32), b_zeros, b_zeros
+
+
+@triton.jit
+def merged(p_sums, tiles, length, o_l, b_max, b_sum, b_weighted, WITH_MEAN: tl.constexpr, BLOCK_T: tl.constexpr):
+    """Maximum, sum and weighted sum of what is given and of all tiles of p_sums."""
     plane = tl.cast(tiles, tl.int64) * length  # not tiles.to: a launch makes a constant of an integer that is 1
     for i_t in range(0, tiles, BLOCK_T):
         o_t = i_t + tl.arange(0, BLOCK_T)
-        m_t = (o_t < tiles)[:, None] & m_l[None, :]
+        m_t = (o_t < tiles)[:, None] & (o_l < length)[None, :]
         p_t = p_sums + o_t.to(tl.int64)[:, None] * length + o_l[None, :]
         b_new = tl.load(p_t, mask=m_t, other=LEFT_OUT)  # [BLOCK_T, BLOCK_L]
         b_next = tl.maximum(b_max, tl.max(b_new, 0))
@@ -218,38 +244,38 @@ def merge_kernel(
         if WITH_MEAN:
             b_weighted = b_weighted * b_decay + tl.sum(tl.load(p_t + 2 * plane, mask=m_t, other=0) * b_factor, 0)
         b_max = b_next
-    tl.store(p_state + o_l, b_max, mask=m_l)
-    tl.store(p_state + stride + o_l, b_sum, mask=m_l)
-    if WITH_MEAN:
-        tl.store(p_state + 2 * stride + o_l, b_weighted, mask=m_l)
+    return b_max, b_sum, b_weighted
 
 
 @triton.jit
 def finish_kernel(
-    p_rows, p_columns, p_positive, p_temperature, p_loss, p_row_lse, p_column_lse, p_slope, n,
-    COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_L: tl.constexpr,
+    p_rows, p_columns, p_positive, p_temperature, p_loss, p_row_lse, p_column_lse, p_slope, row_start, row_end, row_tiles, column_tiles,
+    COLUMNS: tl.constexpr, WITH_MEAN: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
-    """From merged states [2 or 3, N]: loss_i, log2-sums of rows and columns, and d loss_i / d temperature. Floor: a launch."""
+    """Merge partial sums [2 or 3, tiles, C] of rows and columns: loss_i, log2-sums, and d loss_i / d temperature.
+
+    With COLUMNS the chunk is all N rows. Floor: reads 8 or 12 bytes per tile and entry.
+    """
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
-    m_l = o_l < n
+    length = row_end - row_start
+    o_m, m_l = row_start + o_l, o_l < length
     temperature = tl.load(p_temperature)
-    b_positive = tl.load(p_positive + o_l, mask=m_l)
-    b_sum = tl.load(p_rows + n + o_l, mask=m_l, other=1)
-    b_lse = tl.load(p_rows + o_l, mask=m_l) + tl.log2(b_sum)
-    tl.store(p_row_lse + o_l, b_lse, mask=m_l)
+    b_positive = tl.load(p_positive + o_m, mask=m_l)
+    b_none, b_zero, _ = no_sums(BLOCK_L)
+    b_max, b_sum, b_weighted = merged(p_rows, row_tiles, length, o_l, b_none, b_zero, b_zero, WITH_MEAN, BLOCK_T)
+    b_lse = b_max + tl.log2(b_sum)
+    tl.store(p_row_lse + o_m, b_lse, mask=m_l)
     b_loss = b_lse - b_positive
-    if WITH_MEAN:
-        b_mean = tl.load(p_rows + 2 * n + o_l, mask=m_l) / b_sum
+    b_mean = b_weighted / b_sum
     if COLUMNS:
-        b_sum = tl.load(p_columns + n + o_l, mask=m_l, other=1)
-        b_lse = tl.load(p_columns + o_l, mask=m_l) + tl.log2(b_sum)
-        tl.store(p_column_lse + o_l, b_lse, mask=m_l)
+        b_max, b_sum, b_weighted = merged(p_columns, column_tiles, length, o_l, b_none, b_zero, b_zero, WITH_MEAN, BLOCK_T)
+        b_lse = b_max + tl.log2(b_sum)
+        tl.store(p_column_lse + o_m, b_lse, mask=m_l)
         b_loss = 0.5 * (b_loss + (b_lse - b_positive))
-        if WITH_MEAN:
-            b_mean = 0.5 * (b_mean + tl.load(p_columns + 2 * n + o_l, mask=m_l) / b_sum)
-    tl.store(p_loss + o_l, b_loss * LN_2, mask=m_l)
+        b_mean = 0.5 * (b_mean + b_weighted / b_sum)
+    tl.store(p_loss + o_m, b_loss * LN_2, mask=m_l)
     if WITH_MEAN:
-        tl.store(p_slope + o_l, (b_positive - b_mean) * LN_2 / temperature, mask=m_l)
+        tl.store(p_slope + o_m, (b_positive - b_mean) * LN_2 / temperature, mask=m_l)
 
 
 @triton.jit
@@ -308,7 +334,7 @@ def part_slab(
 
 @triton.jit
 def rescale_kernel(
-    p_slab, p_sums, p_row_state, p_positive, p_inverse_q, p_inverse_k, p_slab_scale, row_start, row_end, n, m, tiles, stored_scale,
+    p_slab, p_sums, p_row_lse, p_positive, p_inverse_q, p_inverse_k, p_slab_scale, row_start, row_end, n, m, tiles, stored_scale,
     BLOCK_M: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """In place, from what `statistics_kernel` stored to what `slab_kernel` stores for one direction under cotangents of 1.
@@ -321,7 +347,7 @@ def rescale_kernel(
     o_t = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
     o_m, o_n = row_start + o_c, tl.program_id(1) * BLOCK_T * PART + tl.arange(0, BLOCK_T * PART)
     m_c = o_c < length
-    b_lse = tl.load(p_row_state + o_m, mask=m_c, other=0) + tl.log2(tl.load(p_row_state + n + o_m, mask=m_c, other=1))
+    b_lse = tl.load(p_row_lse + o_m, mask=m_c, other=0)
     p_t = p_sums + o_t.to(tl.int64)[None, :] * length + o_c[:, None]
     b_max = tl.load(p_t, mask=m_c[:, None] & (o_t < tiles)[None, :], other=LEFT_OUT)
     b_factor = tl.exp2(b_max - b_lse[:, None]) / stored_scale  # [BLOCK_M, BLOCK_T]
@@ -345,23 +371,26 @@ def store_slab(b_g, p_inverse_q, p_inverse_k, p_slab_scale, p_slab, o_c, o_m, o_
 
 @triton.jit
 def project_kernel(
-    p_raw,
-    p_vectors,
-    p_inverse,
-    p_temperature,
-    p_slab_scale,
-    p_grad,
-    rows,
-    d,
-    stride_v,
-    BLOCK_R: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-):
-    """Gradient at x from slab @ vectors [rows, D]: remove the part along x, undo slab_scale, divide by the temperature.
+    p_raw_a, p_vectors_a, p_inverse_a, p_grad_a, p_raw_b, p_vectors_b, p_inverse_b, p_grad_b, p_temperature, p_slab_scale,
+    rows_a, rows_b, d, stride_a, stride_b, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Gradients at the vectors a and b from slab @ vectors [rows, D]: remove the part along x, undo slab_scale, divide by the temperature.
 
     p_grad may be p_raw. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
     """
-    o_r = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    i_r, tiles = tl.program_id(0), tl.cdiv(rows_a, BLOCK_R)
+    factor = 1 / (tl.load(p_temperature) * tl.load(p_slab_scale))
+    if i_r < tiles:
+        project_rows(p_raw_a, p_vectors_a, p_inverse_a, p_grad_a, factor, i_r, rows_a, d, stride_a, BLOCK_R, BLOCK_D)
+    else:
+        project_rows(p_raw_b, p_vectors_b, p_inverse_b, p_grad_b, factor, i_r - tiles, rows_b, d, stride_b, BLOCK_R, BLOCK_D)
+
+
+@triton.jit
+def project_rows(
+    p_raw, p_vectors, p_inverse, p_grad, factor, i_r, rows, d, stride_v, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    o_r = i_r * BLOCK_R + tl.arange(0, BLOCK_R)
     m_r = o_r < rows
     p_g = p_raw + o_r.to(tl.int64)[:, None] * d
     p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride_v
@@ -372,7 +401,6 @@ def project_kernel(
         b_along += tl.sum(tl.load(p_g + o_d, mask=m_d, other=0) * tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32), 1)
     b_inverse = tl.load(p_inverse + o_r, mask=m_r, other=0)
     b_along *= b_inverse * b_inverse
-    factor = 1 / (tl.load(p_temperature) * tl.load(p_slab_scale))
     for i_d in range(0, d, BLOCK_D):
         o_d = i_d + tl.arange(0, BLOCK_D)[None, :]
         m_d = m_r[:, None] & (o_d < d)

@@ -3,7 +3,7 @@
 The work is in `info_nce_chunked` and `info_nce_triton`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from . import info_nce_chunked
 from .checks import check_temperature_value
-from .info_nce_problem import Forward, Inputs, Wanted, accumulator, waiting_dtype
+from .info_nce_problem import Forward, Inputs, Statistics, Wanted, accumulator, waiting_dtype
+from .operators import differentiable, direct
 from .reference import reduce_loss
 
 
@@ -36,20 +37,14 @@ class Call(NamedTuple):
         return self.wants_vectors and (self.symmetric or self.reduction == "none")
 
     def kept(self, result: Forward) -> list[torch.Tensor]:
-        """The fields that the backward needs, in the order of `Forward`."""
-        early = not self.computes_again
-        keep = (
-            early and self.wanted.queries,
-            early and self.wanted.keys,
-            self.computes_again,
-            self.computes_again and self.symmetric,
-            self.wanted.temperature,
-        )
-        return [field for field, needed in zip(result[1:], keep, strict=True) if needed and field is not None]
+        """What the backward needs: gradients or else statistics, and the slopes."""
+        fields = list(result.statistics if self.computes_again else (result.grad_queries_ND, result.grad_keys_MD))
+        if not self.wants_vectors:
+            fields = []
+        return [field for field in (*fields, result.slope_N) if field is not None]
 
 
-@torch.library.custom_op("alignx_kernels::info_nce_forward", mutates_args=())
-def forward_operator(
+def _forward(
     queries_ND: torch.Tensor,
     keys_MD: torch.Tensor,
     temperature: torch.Tensor,
@@ -69,21 +64,27 @@ def forward_operator(
         return reduce_loss(result.loss_N, reduction), call.kept(result)
 
 
+forward_operator = torch.library.custom_op("alignx_kernels::info_nce_forward", _forward, mutates_args=())
+info_nce_forward = direct(forward_operator, _forward)
+
+
 @forward_operator.register_fake
 def _(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric, reduction, wanted, impl):
-    rows_N = queries_ND.new_empty(queries_ND.shape[0], dtype=accumulator(queries_ND.dtype))
-    result = Forward(rows_N, *map(_waiting, (queries_ND, keys_MD)), *(torch.empty_like(rows_N) for _ in range(3)))
-    return reduce_loss(rows_N, reduction).clone(), Call(symmetric, reduction, Wanted(*wanted), impl).kept(result)
+    call = Call(symmetric, reduction, Wanted(*wanted), impl)
+    rows_N, rows_M = (tensor.new_empty(tensor.shape[0], dtype=accumulator(tensor.dtype)) for tensor in (queries_ND, keys_MD))
+    statistics = Statistics(rows_N, rows_N.clone(), rows_M, rows_N.clone() if symmetric else None)
+    slope_N = rows_N.clone() if call.wanted.temperature else None
+    early = (_waiting(tensor) if want else None for tensor, want in zip((queries_ND, keys_MD), wanted, strict=False))
+    return reduce_loss(rows_N, reduction).clone(), call.kept(Forward(rows_N, slope_N, statistics, *early))
 
 
-@torch.library.custom_op("alignx_kernels::info_nce_backward", mutates_args=())
-def backward_operator(
+def _gradients_again(
     queries_ND: torch.Tensor,
     keys_MD: torch.Tensor,
     temperature: torch.Tensor,
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
-    log_sums: list[torch.Tensor],
+    statistics: list[torch.Tensor],
     cotangent: torch.Tensor,
     symmetric: bool,
     wanted: Sequence[bool],
@@ -91,18 +92,21 @@ def backward_operator(
 ) -> list[torch.Tensor]:
     """Gradients of queries and keys as far as they are wanted.
 
-    `log_sums`: those of the rows and, if symmetric, of the columns. `cotangent`: of every row, or the one of all.
+    `statistics`: the fields of `Statistics`. `cotangent`: of every row, or the one of all.
     """
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
     with torch.autocast(keys_MD.device.type, enabled=False):
         cotangent_N = cotangent.expand(queries_ND.shape[0])
-        column_lse_N = log_sums[1] if symmetric else None
-        gradients = _implementation(impl).backward(inputs, log_sums[0], column_lse_N, cotangent_N, Wanted(*wanted))
+        gradients = _implementation(impl).backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
         return [gradient for gradient in gradients if gradient is not None]
 
 
+backward_operator = torch.library.custom_op("alignx_kernels::info_nce_backward", _gradients_again, mutates_args=())
+info_nce_backward = direct(backward_operator, _gradients_again)
+
+
 @backward_operator.register_fake
-def _(queries_ND, keys_MD, temperature, query_ids, key_ids, log_sums, cotangent, symmetric, wanted, impl):
+def _(queries_ND, keys_MD, temperature, query_ids, key_ids, statistics, cotangent, symmetric, wanted, impl):
     return [_like(tensor) for tensor, want in zip((queries_ND, keys_MD), wanted, strict=False) if want]
 
 
@@ -118,7 +122,7 @@ def gradients(
         cotangent = cotangent / ctx.num_queries
     grad_temperature = (kept.pop() * cotangent).sum() if call.wanted.temperature else None
     if call.computes_again:
-        taken = backward_operator(*tensors, kept, cotangent, call.symmetric, call.wanted, call.impl)
+        taken = info_nce_backward(*tensors, kept, cotangent, call.symmetric, call.wanted, call.impl)
     else:
         taken = [(gradient * cotangent).to(ctx.dtype) for gradient in kept]
     remaining = iter(taken)
@@ -144,29 +148,7 @@ def _backward(ctx, cotangent, _):
     return *of_tensors, None, None, None, None, None, None
 
 
-def differentiable(operator, backward: Callable, setup_context: Callable) -> Callable[..., torch.Tensor]:
-    """A function of the inputs of `operator`, which returns (result, list of kept tensors), that returns the result with its gradient.
-
-    Autograd registered with an operator costs more host time than all launches of a small problem, so an `autograd.Function` stands in
-    front of it. Not under `torch.compile`, which refuses one when a tensor is passed twice, as in `query_ids=ids, key_ids=ids`.
-    """
-    operator.register_autograd(backward, setup_context=setup_context)
-
-    class InFront(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            output = operator(*inputs)
-            setup_context(ctx, inputs, output)
-            return output[0]
-
-        @staticmethod
-        def backward(ctx, cotangent):
-            return backward(ctx, cotangent, None)
-
-    return lambda *inputs: operator(*inputs)[0] if torch.compiler.is_compiling() else InFront.apply(*inputs)
-
-
-info_nce = differentiable(forward_operator, _backward, _setup_context)
+info_nce = differentiable(forward_operator, _forward, _backward, _setup_context)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

@@ -40,16 +40,27 @@ class Wanted(NamedTuple):
     temperature: bool
 
 
-class Forward(NamedTuple):
-    """The loss of every row, what a backward needs to know of the sums, and gradients where they were taken on the way.
+class Statistics(NamedTuple):
+    """What a backward that computes similarities again wants to know of the forward, in the accumulator's dtype.
 
-    The gradients are those of the sum of the losses, in `waiting_dtype`; the rest has the accumulator's dtype. `slope_N` is
-    d loss_i / d temperature. Entries nobody needs are None.
+    Log-sums of the rows and, if symmetric, of the columns, in a unit of the implementation's own; 1 / |x| of queries and keys.
+    """
+
+    row_lse_N: torch.Tensor
+    inverse_N: torch.Tensor
+    inverse_M: torch.Tensor
+    column_lse_N: torch.Tensor | None = None
+
+
+class Forward(NamedTuple):
+    """The loss of every row, its slope d loss_i / d temperature, and gradients where they were taken on the way.
+
+    The gradients are those of the sum of the losses, in `waiting_dtype`; the rest has the accumulator's dtype. Entries nobody needs are
+    None.
     """
 
     loss_N: torch.Tensor
-    grad_queries_ND: torch.Tensor | None
-    grad_keys_MD: torch.Tensor | None
-    row_lse_N: torch.Tensor | None
-    column_lse_N: torch.Tensor | None
     slope_N: torch.Tensor | None
+    statistics: Statistics
+    grad_queries_ND: torch.Tensor | None = None
+    grad_keys_MD: torch.Tensor | None = None

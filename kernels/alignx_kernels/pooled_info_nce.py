@@ -8,8 +8,9 @@ from torch.autograd.function import once_differentiable
 
 from . import checks, dispatch, reference
 from .info_nce import as_scalar, check_options, info_nce_loss
-from .info_nce_operators import Call, differentiable, forward_operator, gradients
+from .info_nce_operators import Call, gradients, info_nce_forward
 from .info_nce_problem import Wanted
+from .operators import differentiable
 from .span_mean import span_mean_backward, span_mean_forward
 
 
@@ -55,8 +56,7 @@ def pooled_info_nce_loss(
     return _pooled(hidden_TD, spans_S2, temperature, query_ids, key_ids, n, symmetric, reduction, wanted, chosen)
 
 
-@torch.library.custom_op("alignx_kernels::pooled_info_nce", mutates_args=())
-def _operator(
+def _forward(
     hidden_TD: torch.Tensor,
     spans_S2: torch.Tensor,
     temperature: torch.Tensor,
@@ -72,8 +72,11 @@ def _operator(
     call = Call(symmetric, reduction, Wanted(*wanted), impl)
     means_SD = span_mean_forward(hidden_TD, spans_S2, impl)
     queries_ND, keys_MD = means_SD[:num_queries], means_SD[num_queries:]
-    loss, kept = forward_operator(queries_ND, keys_MD, temperature, query_ids, key_ids, *call)
+    loss, kept = info_nce_forward(queries_ND, keys_MD, temperature, query_ids, key_ids, *call)
     return loss, [*kept, means_SD] if call.computes_again else kept
+
+
+_operator = torch.library.custom_op("alignx_kernels::pooled_info_nce", _forward, mutates_args=())
 
 
 @_operator.register_fake
@@ -81,7 +84,7 @@ def _(hidden_TD, spans_S2, temperature, query_ids, key_ids, num_queries, symmetr
     call = Call(symmetric, reduction, Wanted(*wanted), impl)
     means_SD = hidden_TD.new_empty(spans_S2.shape[0], hidden_TD.shape[1])
     queries_ND, keys_MD = means_SD[:num_queries], means_SD[num_queries:]
-    loss, kept = forward_operator(queries_ND, keys_MD, temperature, query_ids, key_ids, *call)
+    loss, kept = info_nce_forward(queries_ND, keys_MD, temperature, query_ids, key_ids, *call)
     return loss, [*kept, means_SD] if call.computes_again else kept
 
 
@@ -112,4 +115,4 @@ def _backward(ctx, cotangent, _):
     return grad_hidden, None, grad_temperature, *[None] * 7
 
 
-_pooled = differentiable(_operator, _backward, _setup_context)
+_pooled = differentiable(_operator, _forward, _backward, _setup_context)

@@ -98,7 +98,6 @@ _INFO_NCE_32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}
 _INFO_NCE_SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
 _INFO_NCE_SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 128 tiles, to be settled by measurement
 # The rest moves bytes only. BLOCK_T counts parts of 32 columns.
-INFO_NCE_ROWS = everywhere(Tile({"BLOCK_L": 256}, num_warps=4))
 INFO_NCE_MERGE = everywhere(Tile({"BLOCK_T": 64, "BLOCK_L": 32}, num_warps=4))
 INFO_NCE_RESCALE = everywhere(Tile({"BLOCK_M": 16, "BLOCK_T": 8}, num_warps=8))
 INFO_NCE_VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))

@@ -6,6 +6,8 @@ from alignx_kernels import info_nce_chunked, info_nce_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from info_nce_cases import CASES, assert_as_exact_as_eager
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -197,8 +199,8 @@ def test_compiles_to_the_same(symmetric, reduction, dynamic):
 def test_operators_keep_their_promises():
     arguments = (torch.randn(5, 4), torch.randn(6, 4), torch.tensor(0.1), None, None, True, "mean", [True, True, True], "chunked")
     torch.library.opcheck(torch.ops.alignx_kernels.info_nce_forward, arguments)
-    sums = [torch.randn(5), torch.randn(5)]
-    arguments = (*arguments[:5], sums, torch.tensor(1.0), True, [True, False, False], "chunked")
+    statistics = [torch.randn(rows) for rows in (5, 5, 6, 5)]
+    arguments = (*arguments[:5], statistics, torch.tensor(1.0), True, [True, False, False], "chunked")
     torch.library.opcheck(torch.ops.alignx_kernels.info_nce_backward, arguments)
 
 
@@ -235,3 +237,27 @@ def test_mistakes_are_refused(arguments, message):
 
 def test_a_temperature_of_nan_from_a_model_that_diverged_gives_a_loss_of_nan():
     assert info_nce_loss(X, X, temperature=torch.tensor(torch.nan)).isnan()
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_those_who_look_on_see_the_operators(symmetric):
+    """Past the dispatcher goes only what nobody there has to see: with a dispatch mode, or fake tensors, the operators stay opaque."""
+    seen = []
+
+    class Onlooker(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            seen.append(str(operator))
+            return operator(*args, **(kwargs or {}))
+
+    def gradient(queries, keys):
+        return torch.autograd.grad(info_nce_loss(queries, keys, symmetric=symmetric), queries)[0]
+
+    inputs = torch.randn(6, 4, requires_grad=True), torch.randn(8, 4)
+    expected = gradient(*inputs)
+    with Onlooker():
+        assert torch.equal(gradient(*inputs), expected)
+    assert "alignx_kernels.info_nce_forward.default" in seen
+    assert ("alignx_kernels.info_nce_backward.default" in seen) == symmetric
+    assert not any("mm" in name for name in seen)
+    with FakeTensorMode():
+        assert gradient(torch.empty(6, 4, requires_grad=True), torch.empty(8, 4)).shape == (6, 4)

@@ -293,6 +293,7 @@ class AlignXTrainer(Trainer):
 
     def save_finished_steps(self) -> Path | None:
         """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
+        assert self.args.output_dir is not None  # TrainingArguments has a default
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if not self.failed_in_step or not self.state.global_step or folder.exists():
             return None

@@ -59,7 +59,7 @@ def _products(case) -> list[Example]:
 _LARGE_BF16 = ("bf16", "bf16", torch.bfloat16, "tf32", 65536, True)
 _OTHERS = (
     ("bf16 pointers", "bf16", torch.bfloat16, "tf32", 65536, False),
-    ("bf16 small", "bf16", torch.bfloat16, "tf32", 1024, True),
+    ("bf16 small", "bf16", torch.bfloat16, "tf32", 1024, False),
     ("fp32", "fp32", torch.float32, "ieee", 65536, False),
 )
 

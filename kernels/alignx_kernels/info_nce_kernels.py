@@ -209,7 +209,8 @@ def merge_kernel(
     """
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     m_l = o_l < length
-    b_max, b_sum, b_weighted = no_sums(BLOCK_L)
+    b_max, b_sum = tl.full([BLOCK_L], LEFT_OUT, tl.float32), tl.zeros([BLOCK_L], tl.float32)
+    b_weighted = b_sum
     if CONTINUE:
         b_max = tl.load(p_state + o_l, mask=m_l, other=LEFT_OUT)
         b_sum = tl.load(p_state + stride + o_l, mask=m_l, other=0)
@@ -220,13 +221,6 @@ def merge_kernel(
     tl.store(p_state + stride + o_l, b_sum, mask=m_l)
     if WITH_MEAN:
         tl.store(p_state + 2 * stride + o_l, b_weighted, mask=m_l)
-
-
-@triton.jit
-def no_sums(BLOCK_L: tl.constexpr):
-    """Maximum, sum and weighted sum of nothing."""
-    b_zeros = tl.zeros([BLOCK_L], tl.float32)
-    return tl.full([BLOCK_L], LEFT_OUT, tl.float32), b_zeros, b_zeros
 
 
 @triton.jit
@@ -259,9 +253,8 @@ def finish_kernel(
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     length = row_end - row_start
     o_m, m_l = row_start + o_l, o_l < length
-    temperature = tl.load(p_temperature)
     b_positive = tl.load(p_positive + o_m, mask=m_l)
-    b_none, b_zero, _ = no_sums(BLOCK_L)
+    b_none, b_zero = tl.full([BLOCK_L], LEFT_OUT, tl.float32), tl.zeros([BLOCK_L], tl.float32)
     b_max, b_sum, b_weighted = merged(p_rows, row_tiles, length, o_l, b_none, b_zero, b_zero, WITH_MEAN, BLOCK_T)
     b_lse = b_max + tl.log2(b_sum)
     tl.store(p_row_lse + o_m, b_lse, mask=m_l)
@@ -275,7 +268,7 @@ def finish_kernel(
         b_mean = 0.5 * (b_mean + b_weighted / b_sum)
     tl.store(p_loss + o_m, b_loss * LN_2, mask=m_l)
     if WITH_MEAN:
-        tl.store(p_slope + o_m, (b_positive - b_mean) * LN_2 / temperature, mask=m_l)
+        tl.store(p_slope + o_m, (b_positive - b_mean) * LN_2 / tl.load(p_temperature), mask=m_l)
 
 
 @triton.jit
@@ -387,13 +380,11 @@ def project_kernel(
 
 
 @triton.jit
-def project_rows(
-    p_raw, p_vectors, p_inverse, p_grad, factor, i_r, rows, d, stride_v, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr
-):
+def project_rows(p_raw, p_vectors, p_inverse, p_grad, factor, i_r, rows, d, stride, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     o_r = i_r * BLOCK_R + tl.arange(0, BLOCK_R)
     m_r = o_r < rows
     p_g = p_raw + o_r.to(tl.int64)[:, None] * d
-    p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride_v
+    p_v = p_vectors + o_r.to(tl.int64)[:, None] * stride
     b_along = tl.zeros([BLOCK_R], tl.float32)
     for i_d in range(0, d, BLOCK_D):
         o_d = i_d + tl.arange(0, BLOCK_D)[None, :]

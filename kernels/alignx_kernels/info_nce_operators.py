@@ -4,6 +4,7 @@ The work is in `info_nce_chunked` and `info_nce_triton`.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,7 @@ def _forward(
     check_temperature_value(temperature)
     call = Call(symmetric, reduction, Wanted(*wanted), impl)
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
-    with torch.autocast(keys_MD.device.type, enabled=False):
+    with _without_autocast(keys_MD.device.type):
         result = _implementation(impl).forward(inputs, call.wanted, call.wants_vectors and not call.computes_again)
         return reduce_loss(result.loss_N, reduction), call.kept(result)
 
@@ -95,7 +96,7 @@ def _gradients_again(
     `statistics`: the fields of `Statistics`. `cotangent`: of every row, or the one of all.
     """
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
-    with torch.autocast(keys_MD.device.type, enabled=False):
+    with _without_autocast(keys_MD.device.type):
         cotangent_N = cotangent.expand(queries_ND.shape[0])
         gradients = _implementation(impl).backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
         return [gradient for gradient in gradients if gradient is not None]
@@ -149,6 +150,11 @@ def _backward(ctx, cotangent, _):
 
 
 info_nce = differentiable(forward_operator, _forward, _backward, _setup_context)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager:
+    # Entered only where it changes something: it takes as long as a launch.
+    return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from . import info_nce_kernels as kernels
 from .dispatch import on_device
 from .info_nce_problem import Forward, Inputs, Statistics, Wanted, waiting_dtype
-from .tiles import INFO_NCE_MERGE, INFO_NCE_RESCALE, INFO_NCE_VECTORS, SLAB_BYTES, architecture, info_nce_tile
+from .tiles import INFO_NCE_MERGE, INFO_NCE_RESCALE, INFO_NCE_VECTORS, SLAB_BYTES, architecture, info_nce_is_small, info_nce_tile
 
 STATISTICS_ROWS = 8192  # a chunk where no slab is stored: its sums take 160 MB at M = 65536
 # fp16 ends at 65504 and thins out below 2^-14, so what is stored in it is scaled up to these largest values. bf16 needs none.
@@ -29,24 +29,22 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
         column_lse_N = plan.empty(plan.n) if inputs.symmetric else None
         slope_N = plan.empty(plan.n) if wanted.temperature else None
         statistics = Statistics(plan.empty(plan.n), plan.inverse_q, plan.inverse_k, column_lse_N)
-        result, positive_N = Forward(plan.empty(plan.n), slope_N, statistics), plan.empty(plan.n)
+        result = Forward(plan.empty(plan.n), slope_N, statistics)
         # The sums of columns are known after the last chunk only.
         states = [plan.empty(planes, 1, plan.n) for _ in range(2)] if inputs.symmetric and len(chunks) > 1 else None
         gradients = _Gradients(plan, wanted, None, waiting_dtype(inputs.keys_MD.dtype)) if take_gradients else None
         for start, stop in chunks:
-            sums = plan.statistics(
-                start, stop, positive_N, planes, inputs.symmetric, None if gradients is None else gradients.slab_CM
-            )
+            sums = plan.statistics(start, stop, planes, inputs.symmetric, None if gradients is None else gradients.slab_CM)
             if states is None:
-                plan.finish(start, stop, *sums, positive_N, result)
+                plan.finish(start, stop, *sums, result)
             else:
                 plan.merge(sums[0], states[0][:, 0, start:stop], fresh=True)
                 plan.merge(sums[1], states[1], fresh=start == 0)
             if gradients is not None:
-                plan.rescale(start, stop, sums[0], statistics.row_lse_N, positive_N, gradients)
+                plan.rescale(start, stop, sums[0], statistics.row_lse_N, gradients)
                 gradients.add(start, stop)
         if states is not None:
-            plan.finish(0, plan.n, *states, positive_N, result)
+            plan.finish(0, plan.n, *states, result)
         return result if gradients is None else Forward(*result[:3], *gradients.taken)
 
 
@@ -74,7 +72,8 @@ class _Plan:
         (self.n, self.d), self.m = self.queries_ND.shape, self.keys_MD.shape[0]
         self.strides = self.queries_ND.stride(0), self.keys_MD.stride(0)
         arch = architecture(self.keys_MD.device)
-        use_descriptors = arch >= 90 and all(map(_describable, (self.queries_ND, self.keys_MD)))
+        large = not info_nce_is_small(self.n, self.m)
+        use_descriptors = arch >= 90 and large and all(map(_describable, (self.queries_ND, self.keys_MD)))
         self.tile = info_nce_tile(self.keys_MD.dtype, self.n, self.m, arch, use_descriptors)
         self.operands = (self.queries_ND, self.keys_MD)
         if use_descriptors:
@@ -87,7 +86,10 @@ class _Plan:
         rows = SLAB_BYTES[arch] // row_bytes if slab else STATISTICS_ROWS
         self.chunk = min(self.n, max(1, rows // self.block_m) * self.block_m)
         self.fp16 = self.keys_MD.dtype == torch.float16
-        self.inverse_q, self.inverse_k = self.norms() if known is None else (known.inverse_N, known.inverse_M)
+        if known is None:
+            self.inverse_q, self.inverse_k, self.positive_N = *self.norms(), self.empty(self.n)
+        else:
+            self.inverse_q, self.inverse_k = known.inverse_N, known.inverse_M
 
     @property
     def block_m(self) -> int:
@@ -117,16 +119,14 @@ class _Plan:
         """Programs over so many vectors."""
         return triton.cdiv(rows, self.vectors.blocks["BLOCK_R"])
 
-    def statistics(
-        self, start: int, stop: int, positive_N: torch.Tensor, planes: int, columns: bool, slab_CM: torch.Tensor | None
-    ):
+    def statistics(self, start: int, stop: int, planes: int, columns: bool, slab_CM: torch.Tensor | None):
         """Partial sums of rows [planes, column parts, C] and columns [planes, row tiles, N]; fills the slab if there is one."""
         tiles_m, tiles_n = self.tiles(start, stop)
         row_sums = self.empty(planes, tiles_n * (self.block_n // kernels.PART.value), stop - start)
         column_sums = self.empty(planes, tiles_m, self.n) if columns else None
         kernels.statistics_kernel[(tiles_m * tiles_n,)](
             *self.operands, self.inverse_q, self.inverse_k, self.temperature, *self.ids, row_sums, column_sums,
-            positive_N, slab_CM, start, stop, self.n, self.m, self.d, *self.strides, self.stored_scale,
+            self.positive_N, slab_CM, start, stop, self.n, self.m, self.d, *self.strides, self.stored_scale,
             **self._products(), COLUMNS=columns, WITH_MEAN=planes == 3, STORE=slab_CM is not None,
         )  # fmt: skip
         return row_sums, column_sums
@@ -138,27 +138,17 @@ class _Plan:
             sums, state, tiles, length, state.stride(0), CONTINUE=not fresh, WITH_MEAN=planes == 3, **self.merging.options
         )
 
-    def finish(
-        self, start: int, stop: int, rows: torch.Tensor, columns: torch.Tensor | None, positive_N: torch.Tensor, result: Forward
-    ) -> None:
+    def finish(self, start: int, stop: int, rows: torch.Tensor, columns: torch.Tensor | None, result: Forward) -> None:
         kernels.finish_kernel[(triton.cdiv(stop - start, self.merging.blocks["BLOCK_L"]),)](
-            rows, columns, positive_N, self.temperature, result.loss_N, result.statistics.row_lse_N, result.statistics.column_lse_N,
+            rows, columns, self.positive_N, self.temperature, result.loss_N, result.statistics.row_lse_N, result.statistics.column_lse_N,
             result.slope_N, start, stop, rows.shape[1], 0 if columns is None else columns.shape[1],
             COLUMNS=columns is not None, WITH_MEAN=len(rows) == 3, **self.merging.options,
         )  # fmt: skip
 
-    def rescale(
-        self,
-        start: int,
-        stop: int,
-        row_sums: torch.Tensor,
-        row_lse_N: torch.Tensor,
-        positive_N: torch.Tensor,
-        gradients: "_Gradients",
-    ) -> None:
+    def rescale(self, start: int, stop: int, row_sums: torch.Tensor, row_lse_N: torch.Tensor, gradients: "_Gradients") -> None:
         block_m, block_t = (self.rescaling.blocks[name] for name in ("BLOCK_M", "BLOCK_T"))
         kernels.rescale_kernel[(triton.cdiv(stop - start, block_m), triton.cdiv(self.m, block_t * kernels.PART.value))](
-            gradients.slab_CM, row_sums, row_lse_N, positive_N, self.inverse_q, self.inverse_k, gradients.scale, start, stop, self.n,
+            gradients.slab_CM, row_sums, row_lse_N, self.positive_N, self.inverse_q, self.inverse_k, gradients.scale, start, stop, self.n,
             self.m, row_sums.shape[1], self.stored_scale, **self.rescaling.options,
         )  # fmt: skip
 
@@ -175,16 +165,8 @@ class _Plan:
         first, second = sides[0], sides[-1]
         rows = len(first[0]), len(second[0]) if len(sides) == 2 else 0
         kernels.project_kernel[(sum(map(self.groups, rows)),)](
-            *first,
-            *second,
-            self.temperature,
-            scale,
-            *rows,
-            self.d,
-            first[1].stride(0),
-            second[1].stride(0),
-            **self.vectors.options,
-        )
+            *first, *second, self.temperature, scale, *rows, self.d, first[1].stride(0), second[1].stride(0), **self.vectors.options
+        )  # fmt: skip
 
     @property
     def stored_scale(self) -> float:
@@ -215,13 +197,14 @@ class _Gradients:
 
     def add(self, start: int, stop: int) -> None:
         """The slab of these rows is ready; after the last of them the gradients are `taken`."""
-        plan, slab_CM, rows, sides = self.plan, self.slab_CM[: stop - start], slice(start, stop), []
+        plan, slab_CM, sides = self.plan, _part(self.slab_CM, 0, stop - start), []
+        queries_CD = _part(plan.queries_ND, start, stop)
         if self.raw_CD is not None and self.queries_ND is not None:
-            raw_CD = self.raw_CD[: stop - start]
+            raw_CD = _part(self.raw_CD, 0, stop - start)
             multiply(slab_CM, plan.keys_MD, raw_CD, accumulate=False)
-            sides.append((raw_CD, plan.queries_ND[rows], plan.inverse_q[rows], self.queries_ND[rows]))
+            sides.append((raw_CD, queries_CD, _part(plan.inverse_q, start, stop), _part(self.queries_ND, start, stop)))
         if self.raw_MD is not None:
-            multiply(slab_CM.T, plan.queries_ND[rows], self.raw_MD, accumulate=start > 0)
+            multiply(slab_CM.T, queries_CD, self.raw_MD, accumulate=start > 0)
             if stop == plan.n:
                 del self.slab_CM, slab_CM  # no longer needed: room for the gradient
                 grad_MD = self.raw_MD if self.dtype == torch.float32 else torch.empty_like(self.raw_MD, dtype=self.dtype)
@@ -249,6 +232,11 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, accumulate: bo
         torch.addmm(out, a, b, out_dtype=torch.float32, out=out)
     else:
         torch.mm(a, b, out_dtype=torch.float32, out=out)
+
+
+def _part(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    # All of them without a view: six of those cost a small problem as much as half a launch.
+    return tensor if stop - start == len(tensor) else tensor[start:stop]
 
 
 def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ One dictionary per kernel maps compute capability to `Tile`: 80 = A100, 86 = RTX
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Tile:
     num_warps: int
     num_stages: int = 1
 
-    @property
+    @cached_property
     def options(self) -> dict[str, int]:
         """Everything a launch takes: `kernel[grid](..., **tile.options)`."""
         return {**self.blocks, **self.compiler_options}
@@ -56,6 +57,7 @@ def everywhere(tile: Tile) -> Table:
     return dict.fromkeys(ARCHITECTURES, tile)
 
 
+@cache
 def architecture(device: torch.device) -> int:
     """The newest architecture of the table that is not newer than the device's; the oldest for Triton's interpreter."""
     if device.type != "cuda":
@@ -105,10 +107,15 @@ INFO_NCE_VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))
 SLAB_BYTES = {80: 512 << 20, 86: 128 << 20, 89: 128 << 20, 90: 512 << 20, 100: 512 << 20, 120: 128 << 20}
 
 
+def info_nce_is_small(n: int, m: int) -> bool:
+    """Whether N x M similarities are bound by the host: no tensor descriptors then, which cost it 20 microseconds a launch and more."""
+    return n * m <= _INFO_NCE_SMALL_UP_TO
+
+
 def info_nce_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool) -> Tile:
     """Launch settings of the kernels that work out N x M similarities."""
     if dtype == torch.float32:
         return _INFO_NCE_32_BIT[arch]
-    if n * m <= _INFO_NCE_SMALL_UP_TO:
+    if info_nce_is_small(n, m):
         return _INFO_NCE_SMALL[arch]
     return (_INFO_NCE_DESCRIPTORS if descriptors else _INFO_NCE_16_BIT)[arch]

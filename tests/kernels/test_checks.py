@@ -67,6 +67,7 @@ def test_a_temperature_tensor_has_one_floating_point_element():
 )
 def test_an_unknown_card_takes_the_settings_of_the_next_older_one(monkeypatch, capability, arch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    tiles.architecture.cache_clear()
     assert tiles.architecture(torch.device("cuda")) == arch
 
 

@@ -32,6 +32,7 @@ def test_fp16_is_as_exact_as_eager(case):
 def test_tensor_descriptors(monkeypatch):
     """The loads of sm_90 and later, with every edge ragged."""
     monkeypatch.setattr(info_nce_triton, "architecture", lambda _: 90)
+    monkeypatch.setattr(info_nce_triton, "info_nce_is_small", lambda *_: False)
     built = []
     original = info_nce_triton.TensorDescriptor.from_tensor
     monkeypatch.setattr(info_nce_triton.TensorDescriptor, "from_tensor", lambda *args: built.append(1) or original(*args))

@@ -7,13 +7,21 @@ otherwise 3 more in the backward, which computes the similarities again. What no
 """
 
 import torch
-import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import info_nce_kernels as kernels
 from .dispatch import on_device
 from .info_nce_problem import Forward, Inputs, Statistics, Wanted, waiting_dtype
-from .tiles import INFO_NCE_MERGE, INFO_NCE_RESCALE, INFO_NCE_VECTORS, SLAB_BYTES, architecture, info_nce_is_small, info_nce_tile
+from .tiles import (
+    INFO_NCE_MERGE,
+    INFO_NCE_RESCALE,
+    INFO_NCE_VECTORS,
+    SLAB_BYTES,
+    architecture,
+    cdiv,
+    info_nce_is_small,
+    info_nce_tile,
+)
 
 STATISTICS_ROWS = 8192  # a chunk where no slab is stored: its sums take 160 MB at M = 65536
 # fp16 ends at 65504 and thins out below 2^-14, so what is stored in it is scaled up to these largest values. bf16 needs none.
@@ -26,10 +34,10 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
     with on_device(inputs.keys_MD):
         plan = _Plan(inputs, take_gradients)
         chunks, planes = plan.chunks(), 3 if wanted.temperature else 2
-        column_lse_N = plan.empty(plan.n) if inputs.symmetric else None
-        slope_N = plan.empty(plan.n) if wanted.temperature else None
-        statistics = Statistics(plan.empty(plan.n), plan.inverse_q, plan.inverse_k, column_lse_N)
-        result = Forward(plan.empty(plan.n), slope_N, statistics)
+        column_lse_N = torch.empty_like(plan.inverse_q) if inputs.symmetric else None
+        slope_N = torch.empty_like(plan.inverse_q) if wanted.temperature else None
+        statistics = Statistics(torch.empty_like(plan.inverse_q), plan.inverse_q, plan.inverse_k, column_lse_N)
+        result = Forward(torch.empty_like(plan.inverse_q), slope_N, statistics)
         # The sums of columns are known after the last chunk only.
         states = [plan.empty(planes, 1, plan.n) for _ in range(2)] if inputs.symmetric and len(chunks) > 1 else None
         gradients = _Gradients(plan, wanted, None, waiting_dtype(inputs.keys_MD.dtype)) if take_gradients else None
@@ -87,7 +95,8 @@ class _Plan:
         self.chunk = min(self.n, max(1, rows // self.block_m) * self.block_m)
         self.fp16 = self.keys_MD.dtype == torch.float16
         if known is None:
-            self.inverse_q, self.inverse_k, self.positive_N = *self.norms(), self.empty(self.n)
+            self.inverse_q, self.inverse_k = self.norms()
+            self.positive_N = torch.empty_like(self.inverse_q)
         else:
             self.inverse_q, self.inverse_k = known.inverse_N, known.inverse_M
 
@@ -106,7 +115,7 @@ class _Plan:
         return [(start, min(start + self.chunk, self.n)) for start in range(0, self.n, self.chunk)]
 
     def tiles(self, start: int, stop: int) -> tuple[int, int]:
-        return triton.cdiv(stop - start, self.block_m), triton.cdiv(self.m, self.block_n)
+        return cdiv(stop - start, self.block_m), cdiv(self.m, self.block_n)
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         inverse_q, inverse_k = self.empty(self.n), self.empty(self.m)
@@ -117,7 +126,7 @@ class _Plan:
 
     def groups(self, rows: int) -> int:
         """Programs over so many vectors."""
-        return triton.cdiv(rows, self.vectors.blocks["BLOCK_R"])
+        return cdiv(rows, self.vectors.blocks["BLOCK_R"])
 
     def statistics(self, start: int, stop: int, planes: int, columns: bool, slab_CM: torch.Tensor | None):
         """Partial sums of rows [planes, column parts, C] and columns [planes, row tiles, N]; fills the slab if there is one."""
@@ -134,20 +143,20 @@ class _Plan:
     def merge(self, sums: torch.Tensor, state: torch.Tensor, fresh: bool) -> None:
         """Into `state` [planes, length] or [planes, 1, length]."""
         planes, tiles, length = sums.shape
-        kernels.merge_kernel[(triton.cdiv(length, self.merging.blocks["BLOCK_L"]),)](
+        kernels.merge_kernel[(cdiv(length, self.merging.blocks["BLOCK_L"]),)](
             sums, state, tiles, length, state.stride(0), CONTINUE=not fresh, WITH_MEAN=planes == 3, **self.merging.options
         )
 
     def finish(self, start: int, stop: int, rows: torch.Tensor, columns: torch.Tensor | None, result: Forward) -> None:
-        kernels.finish_kernel[(triton.cdiv(stop - start, self.merging.blocks["BLOCK_L"]),)](
+        kernels.finish_kernel[(cdiv(stop - start, self.merging.blocks["BLOCK_L"]),)](
             rows, columns, self.positive_N, self.temperature, result.loss_N, result.statistics.row_lse_N, result.statistics.column_lse_N,
             result.slope_N, start, stop, rows.shape[1], 0 if columns is None else columns.shape[1],
-            COLUMNS=columns is not None, WITH_MEAN=len(rows) == 3, **self.merging.options,
+            COLUMNS=columns is not None, WITH_MEAN=rows.shape[0] == 3, **self.merging.options,
         )  # fmt: skip
 
     def rescale(self, start: int, stop: int, row_sums: torch.Tensor, row_lse_N: torch.Tensor, gradients: "_Gradients") -> None:
         block_m, block_t = (self.rescaling.blocks[name] for name in ("BLOCK_M", "BLOCK_T"))
-        kernels.rescale_kernel[(triton.cdiv(stop - start, block_m), triton.cdiv(self.m, block_t * kernels.PART.value))](
+        kernels.rescale_kernel[(cdiv(stop - start, block_m), cdiv(self.m, block_t * kernels.PART.value))](
             gradients.slab_CM, row_sums, row_lse_N, self.positive_N, self.inverse_q, self.inverse_k, gradients.scale, start, stop, self.n,
             self.m, row_sums.shape[1], self.stored_scale, **self.rescaling.options,
         )  # fmt: skip
@@ -163,7 +172,7 @@ class _Plan:
     def project(self, scale: torch.Tensor, *sides: tuple[torch.Tensor, ...]) -> None:
         """For one or two sides of (raw, vectors, inverse norms, gradient to be written)."""
         first, second = sides[0], sides[-1]
-        rows = len(first[0]), len(second[0]) if len(sides) == 2 else 0
+        rows = first[0].shape[0], second[0].shape[0] if len(sides) == 2 else 0
         kernels.project_kernel[(sum(map(self.groups, rows)),)](
             *first, *second, self.temperature, scale, *rows, self.d, first[1].stride(0), second[1].stride(0), **self.vectors.options
         )  # fmt: skip
@@ -236,7 +245,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, accumulate: bo
 
 def _part(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     # All of them without a view: six of those cost a small problem as much as half a launch.
-    return tensor if stop - start == len(tensor) else tensor[start:stop]
+    return tensor if stop - start == tensor.shape[0] else tensor[start:stop]
 
 
 def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:

@@ -57,6 +57,11 @@ def everywhere(tile: Tile) -> Table:
     return dict.fromkeys(ARCHITECTURES, tile)
 
 
+def cdiv(size: int, block: int) -> int:
+    """Blocks that cover `size`. Triton's own takes 2 microseconds."""
+    return -(-size // block)
+
+
 @cache
 def architecture(device: torch.device) -> int:
     """The newest architecture of the table that is not newer than the device's; the oldest for Triton's interpreter."""

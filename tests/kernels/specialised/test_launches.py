@@ -6,8 +6,16 @@ examples of `alignx_kernels.compiled` one choice each. Products of the library a
 
 import pytest
 import torch
-from alignx_kernels import dispatch, info_nce_loss, info_nce_triton, language_matching_loss, language_matching_triton
-from alignx_kernels import span_mean, span_mean_triton
+from alignx_kernels import (
+    dispatch,
+    info_nce_loss,
+    info_nce_triton,
+    language_matching_loss,
+    language_matching_triton,
+    span_mean,
+    span_mean_triton,
+)
+from alignx_kernels.tiles import info_nce_is_small
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -62,6 +70,14 @@ def test_info_nce(shape, symmetric, ids, compiled):
     same = {"query_ids": torch.arange(n), "key_ids": torch.arange(m)} if ids else {}
     loss = info_nce_loss(queries, keys, temperature=temperature, symmetric=symmetric, impl="triton", **same)
     loss.backward()
+    assert {"statistics_kernel", "slab_kernel" if symmetric else "rescale_kernel"} <= set(compiled)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_info_nce_by_descriptors(symmetric, compiled):
+    assert not info_nce_is_small(1499, 1501)
+    queries, keys = (torch.randn(rows, 64, dtype=torch.bfloat16, requires_grad=True) for rows in (1499, 1501))
+    info_nce_loss(queries, keys, symmetric=symmetric, impl="triton").backward()
     assert {"statistics_kernel", "slab_kernel" if symmetric else "rescale_kernel"} <= set(compiled)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from . import checks, dispatch, reference
+from . import checks, dispatch
 from .info_nce import as_scalar, check_options, info_nce_loss
 from .info_nce_operators import Call, gradients, info_nce_forward
 from .info_nce_problem import Wanted
 from .operators import differentiable
-from .span_mean import span_mean_backward, span_mean_forward
+from .span_mean import span_mean, span_mean_backward, span_mean_forward
 
 
 def pooled_info_nce_loss(
@@ -46,7 +46,7 @@ def pooled_info_nce_loss(
     chosen = dispatch.choose(impl, hidden_TD)
     spans_S2 = torch.cat([source_spans_N2, target_spans_M2])
     if chosen == "reference":
-        means_SD = reference.span_mean(hidden_TD, spans_S2)
+        means_SD = span_mean(hidden_TD, spans_S2, impl=chosen)
         options: dict[str, Any] = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
         return info_nce_loss(means_SD[:n], means_SD[n:], **options, reduction=reduction, impl=chosen)
     temperature = as_scalar(temperature, hidden_TD)

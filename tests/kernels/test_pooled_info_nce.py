@@ -84,6 +84,8 @@ def test_compiles_to_the_same(symmetric):
         ({"target_spans_M2": TARGETS[:3]}, "5 queries and 3 keys"),
         ({"source_spans_N2": SOURCES[:, 0]}, "source_spans_N2 has shape"),
         ({"target_spans_M2": SOURCES}, "overlap"),
+        ({"target_spans_M2": SOURCES, "impl": "reference"}, "overlap"),
+        ({"temperature": torch.tensor(-1.0)}, "temperature is -1.0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"query_ids": torch.arange(N)}, "both or neither"),
         ({"impl": "fast"}, "impl is 'fast'"),

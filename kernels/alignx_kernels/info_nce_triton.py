@@ -44,7 +44,7 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
         for start, stop in chunks:
             sums = plan.statistics(start, stop, planes, inputs.symmetric, None if gradients is None else gradients.slab_CM)
             if states is None:
-                plan.finish(start, stop, *sums, result)
+                plan.finish(start, stop, sums[0], sums[1], result)
             else:
                 plan.merge(sums[0], states[0][:, 0, start:stop], fresh=True)
                 plan.merge(sums[1], states[1], fresh=start == 0)
@@ -52,7 +52,7 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> Forward:
                 plan.rescale(start, stop, sums[0], statistics.row_lse_N, gradients)
                 gradients.add(start, stop)
         if states is not None:
-            plan.finish(0, plan.n, *states, result)
+            plan.finish(0, plan.n, states[0], states[1], result)
         return result if gradients is None else Forward(*result[:3], *gradients.taken)
 
 

@@ -17,7 +17,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path: Path, monk
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: type("Card", (), {"total_memory": 24 * 2**30}))
+    monkeypatch.setattr(run, "card_bytes", lambda: 24 * 2**30)
     monkeypatch.setattr(run, "load_config", lambda *_: None)
     for name in ("load_model", "load_tokenizer", "prepare"):
         monkeypatch.setattr(run, name, lambda *_, name=name: pytest.fail(f"{name} came before the plan"))

@@ -207,19 +207,21 @@ def main() -> None:
     except UserError as error:
         sys.exit(_say(str(error), 2))
     except KeyboardInterrupt:
-        sys.exit(_say("Stopped. `--resume` continues from the last checkpoint.", 130))
+        resumes = sys.argv[1:2] == ["train"]
+        sys.exit(_say("Stopped." + (" `--resume` continues from the last checkpoint." if resumes else ""), 130))
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "alignx_fast", "alignx_kernels"):
+        from alignx_fast.environment import PACKAGES
+
+        package = (error.name or "").replace("_", "-")
+        if package not in PACKAGES:
             raise
         sys.exit(
             _say(f"{package} is not installed: `pip install {package}`; `alignx-fast doctor` shows what else is missing.", 2)
         )
     except Exception as error:
         # safetensors and torch.save report a full disk as errors of their own
-        if getattr(error, "errno", None) == errno.ENOSPC or any(
-            word in str(error) for word in ("No space left", "inline_container")
-        ):
+        full = any(words in str(error) for words in ("No space left", "unexpected pos"))
+        if full or getattr(error, "errno", None) == errno.ENOSPC:
             sys.exit(
                 _say("No space left on the disk: free some, then continue with --resume. What was written before is complete.", 2)
             )

@@ -20,7 +20,7 @@ def split_words(value: Any) -> Any:
     if isinstance(value, str):
         return [word.strip() for word in value.split(",") if word.strip()]
     if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(word, bool) for word in value)):
-        raise ValueError("YAML reads no as false, so write it in quotes, as in ['no', de]")
+        raise ValueError("YAML reads no as false, so write that word in quotes, as in ['no', de], and nothing at all as []")
     return value
 
 
@@ -37,7 +37,11 @@ def not_negative(value: bool | int) -> bool | int:
 
 
 Words = Annotated[list[str], BeforeValidator(split_words)]
-Modules = Annotated[list[str] | Literal["all-linear"], BeforeValidator(lambda v: v if v == "all-linear" else split_words(v))]
+ALL_LINEAR = "all-linear"
+Modules = Annotated[
+    Annotated[list[str], Field(min_length=1)] | Literal["all-linear"],
+    BeforeValidator(lambda value: ALL_LINEAR if value in (ALL_LINEAR, [ALL_LINEAR]) else split_words(value)),
+]
 
 
 class Group(BaseModel):
@@ -330,7 +334,7 @@ def explain(error: ValidationError, origin: str) -> str:
         return f"{origin}: unknown setting `{dotted}`.{hint}"
     words = problem["msg"].removeprefix("Value error, ")
     words = words if words.startswith("YAML") else words[0].lower() + words[1:]
-    if isinstance(problem["input"], dict):  # of a whole group
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a whole group
         return f"{origin}: {words}."
     if dotted not in known_keys() and ".".join(path[:-1]) in known_keys() and not path[-1].isdigit():
         dotted = ".".join(path[:-1])  # pydantic names the member of a union last

@@ -30,5 +30,5 @@ def test_impossible_values_are_named(setting: str, value: object, words: str) ->
 
 @pytest.mark.parametrize("value", [False, ["de", False]])
 def test_norwegian_is_not_false(value: object) -> None:
-    with pytest.raises(UserError, match=r"data.languages` is .*False.*: YAML reads no as false, so write it in quotes"):
+    with pytest.raises(UserError, match=r"data.languages` is .*False.*: YAML reads no as false, so write that word in quotes"):
         load_settings(None, {"data.languages": value})

@@ -95,6 +95,8 @@ def evaluate(
             say("answering understanding tasks")
             asked_of = (settings.tasks, settings.task_folder, settings.task_examples)
             result["understanding"] = understanding(model, tokenizer, *asked_of)
+            if not result["understanding"]:
+                notes.append("No understanding task has an accuracy, exact match or F1: none is scored.")
     return result | {"notes": notes, "seconds": time.monotonic() - started}
 
 

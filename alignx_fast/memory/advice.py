@@ -10,7 +10,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.memory.gpus import GIB
 from alignx_fast.memory.plan import Plan, plan
 
-MOST_AT_ONCE = 3
+MOST_AT_ONCE = 4
 """Changes combined at most."""
 NO_WAY_OUT = "no change of settings makes it fit, so choose a smaller model or a larger GPU"
 

@@ -176,11 +176,11 @@ def add_adapters(model: PreTrainedModel, lora: LoraSettings, *, empty: bool = Fa
         UserError: a target module that the model does not have.
     """
     if lora.target_modules != "all-linear":
-        names = {name.rpartition(".")[2] for name, _ in model.named_modules()} | {name for name, _ in model.named_modules()}
-        if missing := [target for target in lora.target_modules if target not in names]:
+        names = [f".{name}" for name, _ in model.named_modules()]
+        if missing := [target for target in lora.target_modules if not any(name.endswith(f".{target}") for name in names)]:
             raise UserError(
                 f"model.lora.target_modules names {missing[0]!r}, and {type(model).__name__} has no module of that name; "
-                "all-linear takes every linear layer."
+                "`all-linear` takes every linear layer."
             )
     config = LoraConfig(
         r=lora.rank,
@@ -191,7 +191,10 @@ def add_adapters(model: PreTrainedModel, lora: LoraSettings, *, empty: bool = Fa
         use_dora=lora.dora,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, low_cpu_mem_usage=empty)
+    try:
+        return get_peft_model(model, config, low_cpu_mem_usage=empty)
+    except ValueError as error:
+        raise UserError(f"model.lora.target_modules is {lora.target_modules}: {_first_line(error)}") from None
 
 
 def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:

@@ -32,6 +32,20 @@ from alignx_fast.report.scores import evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
+FREE = (
+    *("model.gradient_checkpointing", "model.offload_checkpoints", "model.attention", ".tokens_per_micro_batch"),
+    *(
+        ".log_every",
+        ".evaluate_every",
+        ".save_every",
+        ".keep_checkpoints",
+        "tracking",
+        "evaluation.tasks",
+        "evaluation.task_folder",
+    ),
+)
+"""Ends of the settings that may change when a run is resumed: memory, speed and record, not what is learned."""
+
 
 class Run:
     """One run folder and the parts that fill it."""
@@ -89,12 +103,13 @@ class Run:
                 raise UserError(
                     f"{self.folder} already holds a run: continue it with --resume, or choose another folder with --output."
                 )
-            changed = [key for key in _flat(wanted) if _flat(wanted)[key] != _flat(yaml.safe_load(file.read_text())).get(key)]
-            if changed:
+            before, now = _flat(yaml.safe_load(file.read_text())), _flat(wanted)
+            if changed := [key for key in now if now[key] != before.get(key) and not key.endswith(FREE)]:
                 raise UserError(
                     f"{self.folder} was started with another value of {changed[0]}: give the same settings, or choose another "
                     "folder with --output."
                 )
+            write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -168,8 +168,8 @@ class AlignXTrainer(Trainer):
             self._sums[name] = self._sums.get(name, 0.0) + value
             if not math.isfinite(value):
                 raise UserError(
-                    f"{name} is {value} at step {self.state.global_step + 1}: lower the learning rate or lengthen the warm-up, then "
-                    "continue from the last checkpoint with --resume."
+                    f"{name} is {value} at step {self.state.global_step + 1}: start again with a lower learning rate or a longer "
+                    "warm-up, and another folder with --output."
                 )
         self._steps += 1
         self._tokens += sum(len(row["input_ids"]) for row in inputs["rows"])
@@ -184,8 +184,8 @@ class AlignXTrainer(Trainer):
                 longest = max(len(row["input_ids"]) for row in rows)
                 if self.tokens_per_micro_batch <= longest:
                     raise UserError(
-                        f"The GPU has no room for one row of {longest} tokens: lower data.max_length, use --model.tuning qlora or "
-                        "--model.gradient_checkpointing true."
+                        f"The GPU has no room for one row of {longest} tokens: continue with --resume --model.gradient_checkpointing "
+                        "true, or start again with a lower data.max_length or --model.tuning qlora."
                     ) from None
                 self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
                 print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
@@ -295,7 +295,7 @@ class AlignXTrainer(Trainer):
         """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
         assert self.args.output_dir is not None  # TrainingArguments has a default
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if not self.failed_in_step or not self.state.global_step or folder.exists():
+        if not self.failed_in_step or not self.state.global_step or _is_complete(folder):
             return None
         self._save_checkpoint(self.model, None)
         return folder

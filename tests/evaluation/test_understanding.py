@@ -11,7 +11,7 @@ from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation import evaluate
-from alignx_fast.evaluation.understanding import check_tasks
+from alignx_fast.evaluation.understanding import _headline, check_tasks
 
 ROWS = [{"text": text, "label": i % 2} for i, text in enumerate(["Set an alarm", "Call", "Play music", "Zima", "Spiele Musik"])]
 
@@ -65,6 +65,13 @@ def test_a_task_of_ones_own_equals_an_independent_count(model, plain, tokenizer,
     found = scores["understanding"]["alignx_mood"]
     assert (found["metric"], found["score"], found["n"]) == ("acc", right / 4, 4)
     assert found["stderr"] > 0
+
+
+def test_what_is_read_of_a_task() -> None:
+    found = _headline({"alias": "t", "perplexity,none": 287.9, "f1,none": 0.5, "acc,none": 0.25, "acc_stderr,none": 0.1})
+    assert found == {"metric": "acc", "score": 0.25, "stderr": 0.1}
+    assert _headline({"f1,flexible": 0.5, "f1_stderr,flexible": "N/A"}) == {"metric": "f1", "score": 0.5, "stderr": None}
+    assert _headline({"perplexity,none": 287.9}) == {}
 
 
 def test_a_task_that_is_not_known(folder):

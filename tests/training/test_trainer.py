@@ -219,7 +219,7 @@ def test_log_of_a_resumed_stage_has_no_line_twice(tmp_path: Path) -> None:
 def test_non_finite_loss_is_one_sentence_and_saves_nothing(tmp_path: Path) -> None:
     model = tiny_model()
     model.model.norm.weight.data[0] = torch.nan
-    with pytest.raises(UserError, match="is nan at step 1: lower the learning rate"):
+    with pytest.raises(UserError, match="is nan at step 1: start again with a lower learning rate"):
         trainer(tmp_path, model=model, save_steps=1).train()
     assert last_checkpoint(tmp_path) is None
 

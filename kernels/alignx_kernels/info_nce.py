@@ -7,6 +7,7 @@ import torch
 from . import checks, dispatch, reference
 from .info_nce_operators import info_nce
 from .info_nce_problem import Wanted, accumulator
+from .operators import watched
 
 
 def info_nce_loss(
@@ -28,7 +29,7 @@ def info_nce_loss(
     gradient of an input that does not require one, and results repeat bit for bit.
 
     temperature: a positive number, or a tensor of one element, which receives its gradient. A tensor on a GPU is never read by the
-        host: there one that is not positive gives a loss of NaN.
+        host: there one that is not positive or not finite gives a loss of NaN.
     symmetric: mean of the loss above and that of keys 0 .. N-1 against all queries.
     query_ids [N], key_ids [M]: integers. Where query_ids[i] == key_ids[j], i != j, key j is no negative of query i, nor i of j.
     impl: "reference", "chunked", "triton", or None for the best available: Triton on CUDA, chunked elsewhere and in fp64.
@@ -48,7 +49,7 @@ def info_nce_loss(
     checks.check_same_device(queries_ND=queries_ND, keys_MD=keys_MD, temperature=on_device, query_ids=query_ids, key_ids=key_ids)
     chosen = dispatch.choose(impl, queries_ND, keys_MD)
     if chosen == "reference":
-        if isinstance(temperature, torch.Tensor):
+        if isinstance(temperature, torch.Tensor) and not watched((temperature,)):
             checks.check_temperature_value(temperature)
         options: dict[str, Any] = {"temperature": temperature, "symmetric": symmetric, "query_ids": query_ids, "key_ids": key_ids}
         return reference.info_nce_loss(queries_ND, keys_MD, **options, reduction=reduction).to(accumulator(keys_MD.dtype))
@@ -84,7 +85,11 @@ def as_scalar(temperature: float | torch.Tensor, like: torch.Tensor) -> torch.Te
     """
     if isinstance(temperature, torch.Tensor):
         temperature = temperature.reshape(()).to(accumulator(like.dtype))
-        return torch.where(temperature > 0, temperature, torch.nan) if temperature.is_cuda else temperature
+        return (
+            torch.where((temperature > 0) & (temperature < torch.inf), temperature, torch.nan)
+            if temperature.is_cuda
+            else temperature
+        )
     return torch.full((), temperature, dtype=accumulator(like.dtype), device=like.device)
 
 

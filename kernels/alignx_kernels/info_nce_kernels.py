@@ -131,7 +131,7 @@ def statistics_kernel(
     """Per part of a tile: (maximum, sum of exp2(x - maximum)[, sum of exp2(x - maximum) * x]) of each row and, with COLUMNS, column.
 
     A chunk holds whole row tiles, except the last, where row_end is n. The sums go to p_rows [2 or 3, column parts, C] and
-    p_columns [2 or 3, row tiles, N] for `merge_kernel`, the positives x_ii to p_positive [N]. STORE writes slab_scale * exp2(x - row
+    p_columns [2 or 3, row tiles, N] for `merged`, the positives x_ii to p_positive [N]. STORE writes slab_scale * exp2(x - row
     maximum) to p_slab [C, M] for `rescale_kernel`.
     Floor: U, and one exponential per element (two below temperature 0.024 with COLUMNS); writes C * M elements if STORE.
     """

@@ -145,7 +145,8 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, cotangent, _):
     of_tensors: tuple[torch.Tensor | None, ...] = (None, None, None)
     if cotangent is not None:
-        of_tensors = gradients(ctx, cotangent, list(ctx.saved_tensors[: ctx.num_kept]), ctx.saved_tensors[ctx.num_kept :])
+        saved = ctx.saved_tensors  # read once: activation checkpointing allows no second time
+        of_tensors = gradients(ctx, cotangent, list(saved[: ctx.num_kept]), saved[ctx.num_kept :])
     return *of_tensors, None, None, None, None, None, None
 
 

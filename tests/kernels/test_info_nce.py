@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from info_nce_cases import CASES, assert_as_exact_as_eager
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -202,6 +203,45 @@ def test_operators_keep_their_promises():
     statistics = [torch.randn(rows) for rows in (5, 5, 6, 5)]
     arguments = (*arguments[:5], statistics, torch.tensor(1.0), True, [True, False, False], "chunked")
     torch.library.opcheck(torch.ops.alignx_kernels.info_nce_backward, arguments)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_checkpointing_around_it(symmetric, reduction):
+    queries, keys = (torch.randn(rows, 8, dtype=torch.float64, requires_grad=True) for rows in (5, 7))
+
+    def loss(queries, keys):
+        return info_nce_loss(queries * 2, keys, symmetric=symmetric, reduction=reduction).square().sum()
+
+    plain = torch.autograd.grad(loss(queries, keys), (queries, keys))
+    again = torch.autograd.grad(checkpoint(loss, queries, keys, use_reentrant=False), (queries, keys))
+    assert all(gradient.abs().sum() > 0 and torch.equal(gradient, other) for gradient, other in zip(plain, again, strict=True))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_second_derivatives_are_refused_and_not_wrong(symmetric):
+    queries, keys = (torch.randn(rows, 8, requires_grad=True) for rows in (5, 7))
+    loss = info_nce_loss(queries, keys, symmetric=symmetric) + queries.square().sum()
+    (gradient,) = torch.autograd.grad(loss, queries, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_shapes_without_values(symmetric):
+    queries, keys = (torch.empty(rows, 8, device="meta", requires_grad=True) for rows in (5, 7))
+    loss = info_nce_loss(queries, keys, symmetric=symmetric)
+    loss.backward()
+    assert (loss.shape, queries.grad.shape, keys.grad.shape) == ((), (5, 8), (7, 8))
+
+
+def test_the_reference_compiles_with_a_temperature_that_learns():
+    temperature = torch.tensor(0.2, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda t: info_nce_loss(X, X.flip(0), temperature=t, impl="reference"), fullgraph=True, backend="aot_eager"
+    )
+    torch.testing.assert_close(compiled(temperature), info_nce_loss(X, X.flip(0), temperature=0.2, impl="reference"))
 
 
 X = torch.randn(6, 4)

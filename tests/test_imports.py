@@ -33,7 +33,7 @@ MAY_IMPORT = {
         "training",
         "kernels",
     },
-    "cli": {"errors", "config", "recipes", "training", "verbs", "report"},
+    "cli": {"errors", "environment", "config", "recipes", "training", "verbs", "report"},
 }
 
 

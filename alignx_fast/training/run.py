@@ -33,18 +33,19 @@ from alignx_fast.report.write import write_report
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
 FREE = (
-    *("model.gradient_checkpointing", "model.offload_checkpoints", "model.attention", ".tokens_per_micro_batch"),
-    *(
-        ".log_every",
-        ".evaluate_every",
-        ".save_every",
-        ".keep_checkpoints",
-        "tracking",
-        "evaluation.tasks",
-        "evaluation.task_folder",
-    ),
+    "model.gradient_checkpointing",
+    "model.offload_checkpoints",
+    "model.attention",
+    ".tokens_per_micro_batch",
+    ".log_every",
+    ".evaluate_every",
+    ".save_every",
+    ".keep_checkpoints",
+    "tracking",
+    "evaluation.tasks",
+    "evaluation.task_folder",
 )
-"""Ends of the settings that may change when a run is resumed: memory, speed and record, not what is learned."""
+"""Ends of the settings that may change when a run is resumed: memory, speed and record."""
 
 
 class Run:

@@ -28,8 +28,8 @@ def score_table(scores: dict[str, dict]) -> Table:
     row("BLEU", lambda s: _mean(d["bleu"] for d in s["translation"].values()), ".1f")
     row("chrF++", lambda s: _mean(d["chrf++"] for d in s["translation"].values()), ".1f")
     row("bits per character", lambda s: _mean(p["bits_per_character"] for p in s["perplexity"].values()), ".2f")
-    if any(s["understanding"] for s in scores.values()):
-        row("understanding", lambda s: _mean(task["score"] for task in s["understanding"].values()), ".1%")
+    if any(s.get("understanding") for s in scores.values()):
+        row("understanding", lambda s: _mean(task["score"] for task in s.get("understanding", {}).values()), ".1%")
     return table
 
 

@@ -8,46 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from alignx_fast.errors import UserError
+from alignx_fast.fields import Group, Modules, Words, at_least_one, not_negative, split_words
+from alignx_fast.losses.apart import ApartSettings
+from alignx_fast.losses.base import LossSettings
+from alignx_fast.losses.contrastive import ContrastiveSettings
+from alignx_fast.losses.matching import MatchingSettings
 
 Stage = Literal["align", "instruct"]
-
-
-def split_words(value: Any) -> Any:
-    """`a,b` as [a, b], which spares brackets and quotes on the command line."""
-    if isinstance(value, str):
-        return [word.strip() for word in value.split(",") if word.strip()]
-    if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(word, bool) for word in value)):
-        raise ValueError("YAML reads no as false, so write that word in quotes, as in ['no', de], and nothing at all as []")
-    return value
-
-
-def at_least_one(value: Any) -> Any:
-    if isinstance(value, int) and value < 1:
-        raise ValueError("must be at least 1")
-    return value
-
-
-def not_negative(value: bool | int) -> bool | int:
-    if value < 0:
-        raise ValueError("must be true, false or a number of layers")
-    return value
-
-
-Words = Annotated[list[str], BeforeValidator(split_words)]
-ALL_LINEAR = "all-linear"
-Modules = Annotated[
-    Annotated[list[str], Field(min_length=1)] | Literal["all-linear"],
-    BeforeValidator(lambda value: ALL_LINEAR if value in (ALL_LINEAR, [ALL_LINEAR]) else split_words(value)),
-]
-
-
-class Group(BaseModel):
-    """Base of all groups: unknown keys are refused, defaults are checked too."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 class LoraSettings(Group):
@@ -162,34 +132,6 @@ class DataSettings(Group):
     """Where tokenised data is kept between runs."""
 
 
-class ContrastiveSettings(Group):
-    weight: float = Field(0.15, ge=0)
-    """w_ctr. The paper's code uses 0.3 on a loss with a factor of one half: 0.15 here."""
-    temperature: float = Field(0.1, gt=0)
-    """tau."""
-    learn_temperature: bool = False
-    """Train tau, starting from `temperature`."""
-    symmetric: bool = False
-    """Mean of both directions; the paper uses source to target only."""
-    mask_false_negatives: bool = True
-    """Leave out negatives that say the same thing as the positive (shared text or shared `gid`)."""
-    negatives: Literal["step", "micro_batch"] = "step"
-    """Take negatives from the whole optimizer step (cached gradients) or from the micro-batch alone."""
-    queue_size: int = Field(0, ge=0)
-    """Past target embeddings kept as extra negatives; 0 is off."""
-    queue_max_age: int = Field(8, ge=1)
-    """Steps after which a queued embedding is thrown away."""
-
-
-class MatchingSettings(Group):
-    weight: float = Field(0.4, ge=0)
-    """w_lam."""
-    width: int = Field(128, gt=0)
-    """I, inner width of the pairwise classifier."""
-    scope: Literal["micro_batch", "step"] = "micro_batch"
-    """Pairs from the micro-batch (cheaper), or from the whole step (needs a full extra forward)."""
-
-
 class StageSettings(Group):
     epochs: float = Field(2.0, gt=0)
     """Passes over the data; ignored where `max_steps` is set."""
@@ -218,19 +160,58 @@ class StageSettings(Group):
     keep_checkpoints: int = Field(2, gt=0)
     """Checkpoints kept per stage."""
 
+    @property
+    def step_rows(self) -> int:
+        """Rows asked for in one optimizer step."""
+        raise NotImplementedError
+
+    def optimizer_name(self, tuning: str, *, on_gpu: bool) -> str:
+        """As set; `auto` is paged 8-bit AdamW for qlora on a GPU, else AdamW."""
+        if self.optimizer != "auto":
+            return self.optimizer
+        return "paged_adamw_8bit" if tuning == "qlora" and on_gpu else "adamw"
+
+    @property
+    def losses(self) -> list[LossSettings]:
+        """The losses beside next-token prediction, whatever their weights, in the order of the fields."""
+        return [value for name in type(self).model_fields if isinstance(value := getattr(self, name), LossSettings)]
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether any loss beside next-token prediction has a weight."""
+        return any(loss.weight for loss in self.losses)
+
 
 class AlignSettings(StageSettings):
     pairs_per_step: int = Field(128, gt=1)
     """Translation pairs in one optimizer step: also the number of in-batch negatives."""
     contrastive: ContrastiveSettings = ContrastiveSettings()
     matching: MatchingSettings = MatchingSettings()
+    apart: ApartSettings = ApartSettings()
     compare_ntp_only: bool = False
     """Also train a control with L_ntp alone for the same number of steps, and show both."""
+
+    @property
+    def step_rows(self) -> int:
+        """`pairs_per_step`."""
+        return self.pairs_per_step
+
+    def without_losses(self) -> "AlignSettings":
+        """A copy that trains with next-token prediction alone."""
+        copy = self.model_copy(deep=True)
+        for loss in copy.losses:
+            loss.weight = 0.0
+        return copy
 
 
 class InstructSettings(StageSettings):
     rows_per_step: int = Field(128, gt=0)
     """Rows in one optimizer step."""
+
+    @property
+    def step_rows(self) -> int:
+        """`rows_per_step`."""
+        return self.rows_per_step
 
 
 class EvaluationSettings(Group):
@@ -274,6 +255,10 @@ class Settings(Group):
     evaluation: EvaluationSettings = EvaluationSettings()
     tracking: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(split_words)] = []
     """Logging backends beside the run log; each must be installed."""
+
+    def stage(self, name: Stage) -> StageSettings:
+        """The settings of a stage."""
+        return self.align if name == "align" else self.instruct
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:

@@ -82,7 +82,7 @@ def apply(settings: Settings, way: tuple[Change, ...]) -> Settings:
 def _possible(settings: Settings) -> Iterator[Change]:
     model, align = settings.model, settings.align
     for stage in settings.stages:
-        group = getattr(settings, stage)
+        group = settings.stage(stage)
         if group.tokens_per_micro_batch != "auto":
             yield Change(f"{stage}.tokens_per_micro_batch", "auto", "smaller micro-batches", 1)
         if group.optimizer == "adamw" or (group.optimizer == "auto" and model.tuning != "qlora"):
@@ -90,10 +90,9 @@ def _possible(settings: Settings) -> Iterator[Change]:
     if int(model.gradient_checkpointing) != 1:
         yield Change("model.gradient_checkpointing", True, "a third more computation", 2)
     if "align" in settings.stages:
-        if align.contrastive.queue_size:
-            yield Change("align.contrastive.queue_size", 0, "no negatives from earlier steps", 3)
-        if align.matching.scope == "step":
-            yield Change("align.matching.scope", "micro_batch", "languages are matched within micro-batches", 3)
+        for loss in align.losses:
+            for saving in loss.savings():
+                yield Change(f"align.{loss.loss.name}.{saving.setting}", saving.value, saving.price, saving.cost)
         if align.pairs_per_step > 1024:
             yield Change("align.pairs_per_step", 1024, "fewer negatives", 5)
     if not model.offload_checkpoints:

@@ -3,7 +3,7 @@
 The phases of one optimizer step, of which the hungriest decides:
 
     first_pass   sentence vectors of every micro-batch, without a graph
-    losses       contrastive and matching loss over the vectors of the step
+    losses       the losses that are taken over the vectors of the whole step
     head         the end of a micro-batch's forward pass: everything kept for backward, and a chunk of logits
     backward     the same without logits, and one decoder layer with all of its activations and gradients
     optimizer    the update
@@ -13,34 +13,17 @@ with real ones. A GPU is assumed, with bf16 products. Letters: T tokens of a mic
 N pairs of a step, M = 2N sentences.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from alignx_kernels.tiles import SLAB_BYTES
-
-from alignx_fast.config import AlignSettings, InstructSettings, ModelSettings
+from alignx_fast.config import ModelSettings, StageSettings
+from alignx_fast.losses.build import stage_losses
+from alignx_fast.losses.cost import COMPUTE, GRAPH, PHASES, Part, PlanInput, optimizer_bytes
 from alignx_fast.memory.sizes import Sizes
-from alignx_fast.models import forward
-from alignx_fast.models.fused import rows_per_chunk
-
-PHASES = ("first_pass", "losses", "head", "backward", "optimizer")
-GRAPH = ("head", "backward")
 
 CONTEXT_BYTES = 768 << 20
 """CUDA context, libraries' workspaces and what the driver keeps of a card; outside of torch's allocator."""
 SLACK = 0.08
 """Share of the peak's temporary memory that the allocator loses to fragments."""
-
-COMPUTE = 2
-"""Bytes of a value in bf16."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One line of the plan; without phases it is there all the time."""
-
-    name: str
-    bytes: int
-    phases: tuple[str, ...] = PHASES
 
 
 @dataclass(frozen=True)
@@ -70,14 +53,14 @@ def parts(
     sizes: Sizes,
     adapters: tuple[int, ...],
     model: ModelSettings,
-    stage: AlignSettings | InstructSettings,
+    stage: StageSettings,
     *,
     tokens: int,
     max_length: int,
 ) -> list[Part]:
     """All components for micro-batches of T = `tokens`; `adapters` are the values of the adapter tensors."""
     kind = numbers(model)
-    optimizer = optimizer_name(model, stage)
+    optimizer = stage.optimizer_name(model.tuning, on_gpu=True)
     found = _weights(sizes, kind)
     trained = sizes.parameters if kind.full else adapters
     if not kind.full:
@@ -88,8 +71,8 @@ def parts(
     if kind.full and optimizer != "adamw":
         moments += 8 * sum(sizes.embeddings) - optimizer_bytes(sizes.embeddings, optimizer, 4)  # kept in fp32 by the Trainer
     found.append(Part(f"optimizer ({optimizer})", moments))
-    if isinstance(stage, AlignSettings):
-        found += _alignment(sizes, stage, optimizer)
+    residual = 4 if kind.autocast else COMPUTE
+    found += _losses(stage, PlanInput(sizes, tokens, stage.step_rows, optimizer, residual, kind.autocast, kind.full))
     found += _activations(sizes, kind, model, tokens, max_length)
     return [part for part in found if part.bytes]
 
@@ -134,36 +117,14 @@ def quantisation_scales(weights: int) -> int:
     return blocks + 4 * (-(-blocks // 256)) + 4 * (1 + 16 + 256)
 
 
-def optimizer_name(model: ModelSettings, stage: AlignSettings | InstructSettings) -> str:
-    """What `auto` stands for on a GPU."""
-    if stage.optimizer != "auto":
-        return stage.optimizer
-    return "paged_adamw_8bit" if model.tuning == "qlora" else "adamw"
-
-
-def optimizer_bytes(tensors: tuple[int, ...], optimizer: str, value: int) -> int:
-    """Two moments per value; the 8-bit optimizers keep tensors below 4,096 values in fp32, and two fp32 scales per 256 values."""
-    if optimizer == "adamw":
-        return 2 * value * sum(tensors)
-    return sum(8 * n if n < 4096 else 2 * n + 8 * -(-n // 256) for n in tensors)
-
-
-def _alignment(sizes: Sizes, stage: AlignSettings, optimizer: str) -> list[Part]:
-    width, pairs = sizes.width, stage.pairs_per_step
-    weights = (2 * stage.matching.width * width, 2 * stage.matching.width * width, 2 * stage.matching.width)
-    found = [Part("matching classifier", 8 * sum(weights) + optimizer_bytes(weights, optimizer, 4))]
-    if not (stage.contrastive.weight or stage.matching.weight):
-        return []
-    keys = pairs + stage.contrastive.queue_size
-    found.append(Part("queue of targets", COMPUTE * width * stage.contrastive.queue_size))
-    matched = 2 if stage.matching.scope == "step" and stage.matching.weight else 0
-    if stage.contrastive.negatives == "step" or matched:
-        # The vectors and their gradients: c, d and, over the whole step, e.
-        found.append(Part("sentence vectors", 2 * COMPUTE * width * pairs * (2 + matched)))
-        slab = min(max(SLAB_BYTES.values()), COMPUTE * pairs * keys)
-        projected = 2 * pairs * (4 * width + 3 * 4 * 4 * stage.matching.width) if matched else 0
-        found.append(Part("loss kernels", slab + 8 * width * (pairs + keys) + projected, ("losses",)))
-    return found
+def _losses(stage: StageSettings, plan: PlanInput) -> list[Part]:
+    """What the losses of a stage say they need, lines of one name added up; without a weighted one, next-token prediction alone."""
+    groups = [loss for loss in stage_losses(stage) if loss.weight or stage.has_losses]
+    merged: dict[tuple[str, tuple[str, ...]], Part] = {}
+    for part in (part for group in groups for part in group.memory(plan)):
+        same = merged.get((part.name, part.phases))
+        merged[part.name, part.phases] = replace(part, bytes=part.bytes + same.bytes) if same else part
+    return list(merged.values())
 
 
 # Activations.
@@ -197,7 +158,6 @@ def _activations(sizes: Sizes, kind: Numbers, model: ModelSettings, tokens: int,
         Part("activations kept", (layers - recomputed) * saved, GRAPH),
         Part("one layer's workspace", transient + (saved + layer_copies if recomputed else 0), ("backward",)),
         Part("one layer's forward", first, ("first_pass",)),
-        *_head(sizes, kind, tokens, residual),
     ]
     if kind.full and kind.autocast:
         held = ("first_pass", *GRAPH) if recomputed < layers else ("first_pass", "head")
@@ -231,20 +191,3 @@ def _scores(sizes: Sizes, tokens: int, max_length: int, *, saved: bool) -> int:
     if not sizes.packed_attention:
         return each * sizes.heads * tokens * tokens
     return each * sizes.heads * tokens * max_length if sizes.softcap else 0
-
-
-def _head(sizes: Sizes, kind: Numbers, tokens: int, residual: int) -> list[Part]:
-    # The final norm's input, its output, the rows with a label, their gradient, and that gradient at all rows.
-    hidden = tokens * sizes.width * (4 * residual + 2 * COMPUTE + (0 if sizes.fused_layers else 4))
-    if sizes.fused_head:
-        logits = COMPUTE * sizes.vocabulary * rows_per_chunk(tokens, sizes.width, sizes.vocabulary)
-    else:
-        # bf16 and fp32 logits, their softmax and two gradients
-        logits = 16 * min(tokens * sizes.vocabulary, forward.LOGITS_PER_CHUNK)
-    weights = sizes.vocabulary * sizes.width
-    gradient = (8 if kind.autocast else 6) * weights if kind.full else 0
-    return [
-        Part("last hidden state", hidden, GRAPH),
-        Part("logits chunk", logits, ("head",)),
-        Part("head's gradient", gradient, ("head",)),
-    ]

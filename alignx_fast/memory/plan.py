@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
+from alignx_fast.config import Settings, Stage
 from alignx_fast.memory import formulas, gpus, speed
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.memory.sizes import Sizes, count, count_adapters
@@ -82,15 +82,20 @@ def plan(settings: Settings, *, gpu_bytes: int, stage: Stage = "align", gpu_name
     config, origin = read_config(settings.model)
     sizes = count(config)
     adapters = () if settings.model.tuning == "full" else count_adapters(config, settings.model.lora)
-    group: AlignSettings | InstructSettings = getattr(settings, stage)
-    rows = settings.align.pairs_per_step if stage == "align" else settings.instruct.rows_per_step
+    group = settings.stage(stage)
+    rows = group.step_rows
     step_tokens = speed.step_tokens(group, settings.data.max_length)
     most = min(MOST_TOKENS, _round_up(rows * settings.data.max_length))
 
     def at(tokens: int) -> Plan:
         micro_batches = max(1, -(-step_tokens // tokens))
-        share = align_layer(settings.model, config) / sizes.layers
-        passes = speed.body_passes(settings.model, group, align_share=share, micro_batches=micro_batches)
+        passes = speed.body_passes(
+            settings.model,
+            group,
+            layers=sizes.layers,
+            align_layer=align_layer(settings.model, config),
+            micro_batches=micro_batches,
+        )
         trained = sum(adapters) or sizes.total
         gpu = gpus.representative(gpu_bytes, gpu_name)
         return Plan(

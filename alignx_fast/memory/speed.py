@@ -1,35 +1,39 @@
 """An estimate of a step's time: floating-point operations over an assumed rate, and what 4-bit weights cost to unpack."""
 
-from alignx_fast.config import AlignSettings, InstructSettings, ModelSettings
+from alignx_fast.config import ModelSettings, StageSettings
+from alignx_fast.losses.base import Sequences
+from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.gpus import UTILISATION, Gpu
 from alignx_fast.memory.sizes import Sizes
 
 TOKENS_PER_ROW = 128
 """Assumed mean length of a row: a sentence of about 30 words in two languages, and the instruction."""
 
+LENGTH = {Sequences.ROWS: 1.0, Sequences.SENTENCES: 0.6}
+"""Assumed tokens of what a loss reads, as a share of the row's: two sentences without the instruction."""
 
-def step_tokens(stage: AlignSettings | InstructSettings, max_length: int) -> int:
+
+def step_tokens(stage: StageSettings, max_length: int) -> int:
     """Tokens of one optimizer step at the assumed mean length."""
-    rows = stage.pairs_per_step if isinstance(stage, AlignSettings) else stage.rows_per_step
-    return rows * min(TOKENS_PER_ROW, max_length)
+    return stage.step_rows * min(TOKENS_PER_ROW, max_length)
 
 
-def body_passes(
-    model: ModelSettings, stage: AlignSettings | InstructSettings, *, align_share: float, micro_batches: int
-) -> float:
+def body_passes(model: ModelSettings, stage: StageSettings, *, layers: int, align_layer: int, micro_batches: int) -> float:
     """Forward passes through the body that one step costs per token, a backward product counted like a forward one.
 
     One forward; one product backward for the inputs' gradient, a second for the weights' where these are trained; one forward more for
-    the recomputed layers; and with cached gradients a pass to the align layer, or to the end.
+    the recomputed layers; with cached gradients a first pass to the deepest layer that a loss over the whole step reads; and the same
+    again, to the depth and at the length that they need, for losses over sentences encoded apart.
     """
-    passes = 2.0 + (model.tuning == "full")
+    trained = 2.0 + (model.tuning == "full")
     if every := int(model.gradient_checkpointing):
-        passes += 1 / every
-    if isinstance(stage, AlignSettings) and micro_batches > 1:
-        if stage.matching.weight and stage.matching.scope == "step":
-            passes += 1
-        elif stage.contrastive.weight and stage.contrastive.negatives == "step":
-            passes += align_share
+        trained += 1 / every
+    passes = 0.0
+    for kind in Sequences:
+        readers = [loss for loss in stage_losses(stage) if loss.weight and loss.loss.sequences == kind]
+        cached = [loss for loss in readers if loss.needs_whole_step and micro_batches > 1]
+        depths = [max((loss.depth(layers, align_layer) for loss in group), default=0) / layers for group in (readers, cached)]
+        passes += LENGTH[kind] * (trained * depths[0] + depths[1])
     return passes
 
 

@@ -5,14 +5,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from alignx_fast.errors import UserError
 from alignx_fast.models.attention import block_mask, use_ordinary_attention, use_packed_attention
 from alignx_fast.models.capture import body, causal_model
-from alignx_fast.models.fused import fused_cross_entropy, fuses_head
 
 LOGITS_PER_CHUNK = 1 << 25
 """Logits computed at once: 128 MiB in fp32."""
@@ -58,33 +55,6 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
     if softcap := getattr(config, "final_logit_softcapping", None):
         logits_TV = softcap * torch.tanh(logits_TV / softcap)
     return logits_TV
-
-
-def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, batch: Packed) -> torch.Tensor:
-    """Sum of next-token cross entropies, in at least fp32; logits exist for one chunk of tokens at a time, by a fused kernel on a GPU.
-
-    Args:
-        hidden_TD: last hidden state.
-        batch: its `label_positions` are the tokens to predict, each from the state before it.
-    """
-    hidden_KD, labels_K = hidden_TD[batch.label_positions - 1], batch.input_ids[0, batch.label_positions]
-    wide = torch.promote_types(hidden_TD.dtype, torch.float32)
-    head, config = head_module(model), causal_model(model).config.get_text_config()
-    if hidden_TD.is_cuda and wide == torch.float32 and len(labels_K) and fuses_head(head, config):
-        assert isinstance(head, nn.Linear)
-        return fused_cross_entropy(head, hidden_KD, labels_K, getattr(config, "final_logit_softcapping", None))
-    chunk = max(1, LOGITS_PER_CHUNK // config.vocab_size)
-
-    def chunk_loss(hidden_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(head_logits(model, hidden_CD).to(wide), labels_C, reduction="sum")
-
-    total = hidden_TD.new_zeros((), dtype=wide)
-    for hidden_CD, labels_C in zip(hidden_KD.split(chunk), labels_K.split(chunk), strict=True):
-        if len(labels_K) > chunk and torch.is_grad_enabled():
-            total = total + checkpoint(chunk_loss, hidden_CD, labels_C, use_reentrant=False)
-        else:
-            total = total + chunk_loss(hidden_CD, labels_C)
-    return total
 
 
 @contextmanager

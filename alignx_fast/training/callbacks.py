@@ -14,7 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
-SHORT = {"loss": "loss", "loss_ntp": "ntp", "loss_contrastive": "contrastive", "loss_matching": "matching"}
 
 
 class RunLog(TrainerCallback):
@@ -132,12 +131,10 @@ class ProgressLine(TrainerCallback):
     ) -> None:
         logs = logs or {}
         if "loss" in logs:
-            text = "  ".join(f"{short} {logs[name]:.3f}" for name, short in SHORT.items() if name in logs)
+            text = loss_terms(logs, "")
             text += f"  {logs.get('tokens_per_second', math.nan):,.0f} tokens/s"
         elif "eval_loss" in logs:
-            text = "dev  " + "  ".join(
-                f"{short} {logs['eval_' + name]:.3f}" for name, short in SHORT.items() if "eval_" + name in logs
-            )
+            text = "dev  " + loss_terms(logs, "eval_")
         else:
             return
         if self.bar is not None:
@@ -161,3 +158,9 @@ class ProgressLine(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.close()
+
+
+def loss_terms(logs: dict[str, Any], prefix: str) -> str:
+    """The whole loss and its terms in one line: `loss 2.345  ntp 2.012  contrastive 0.417`."""
+    names = sorted((key for key in logs if key.startswith(f"{prefix}loss")), key=lambda key: key != f"{prefix}loss")
+    return "  ".join(f"{key.removeprefix(prefix).removeprefix('loss_')} {logs[key]:.3f}" for key in names)

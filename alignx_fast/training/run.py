@@ -56,7 +56,7 @@ class Run:
         self.console = Console(highlight=False)
         self.prepared: dict[str, Prepared] = {}
         for stage in settings.stages:
-            optimizer_name(settings, getattr(settings, stage))
+            optimizer_name(settings, settings.stage(stage))
         for backend in settings.tracking:
             if importlib.util.find_spec(backend) is None:
                 raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
@@ -68,7 +68,8 @@ class Run:
         self._open_folder()
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
-        self.align_layer = align_layer(settings.model, load_config(self.base, settings.model))
+        config = load_config(self.base, settings.model)
+        self.align_layer = align_layer(settings.model, config)
 
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""

@@ -8,23 +8,26 @@ from alignx_kernels import dispatch
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
+from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import read_json, write_json
+from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandbytes, weight_dtype
 from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock, StopAtStepEnd
-from alignx_fast.training.trainer import AlignXTrainer, last_checkpoint
+from alignx_fast.training.checkpoints import last_checkpoint
+from alignx_fast.training.sampler import rows_in_step, steps_in_epochs
+from alignx_fast.training.trainer import AlignXTrainer
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
-def training_arguments(settings: Settings, stage: AlignSettings | InstructSettings, folder: Path, rows: int) -> TrainingArguments:
+def training_arguments(settings: Settings, stage: StageSettings, folder: Path, rows: int) -> TrainingArguments:
     """The Trainer's settings for a stage of `rows` training rows."""
-    per_step = min(rows, stage.pairs_per_step if isinstance(stage, AlignSettings) else stage.rows_per_step)
-    steps = stage.max_steps or max(1, round(stage.epochs * (rows // per_step)))
+    per_step = rows_in_step(stage, rows)
+    steps = stage.max_steps or steps_in_epochs(stage.epochs, rows, per_step)
     on_gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
@@ -56,22 +59,20 @@ def training_arguments(settings: Settings, stage: AlignSettings | InstructSettin
     )
 
 
-def optimizer_name(settings: Settings, stage: AlignSettings | InstructSettings) -> str:
-    """As set; auto is paged 8-bit AdamW for qlora on a GPU, else AdamW.
+def optimizer_name(settings: Settings, stage: StageSettings) -> str:
+    """The optimizer that runs here.
 
     Raises:
         UserError: an 8-bit optimizer without bitsandbytes.
     """
-    name: str = stage.optimizer
-    if name == "auto":
-        name = "paged_adamw_8bit" if settings.model.tuning == "qlora" and torch.cuda.is_available() else "adamw"
+    name = stage.optimizer_name(settings.model.tuning, on_gpu=torch.cuda.is_available())
     if name != "adamw":
         group = "align" if isinstance(stage, AlignSettings) else "instruct"
         need_bitsandbytes(f"{group}.optimizer is {name}", f"--{group}.optimizer adamw")
     return name
 
 
-def in_use(settings: Settings, stage: AlignSettings | InstructSettings, model: Model) -> dict[str, str]:
+def in_use(settings: Settings, stage: StageSettings, model: Model) -> dict[str, str]:
     """What a stage runs on here: attention, losses, optimizer, formats of weights and of matrix products."""
     weights = weight_dtype(settings.model)
     return {
@@ -83,9 +84,14 @@ def in_use(settings: Settings, stage: AlignSettings | InstructSettings, model: M
     }
 
 
+def loss_titles(stage: StageSettings) -> dict[str, str]:
+    """What the report calls the losses of a stage, by name."""
+    return {group.loss.name: group.loss.title for group in stage_losses(stage)}
+
+
 def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -> int:
     """As set; auto asks the memory plan on a GPU."""
-    asked = getattr(settings, stage).tokens_per_micro_batch
+    asked = settings.stage(stage).tokens_per_micro_batch
     return asked if asked != "auto" else auto_tokens_per_micro_batch(settings, model, stage)
 
 
@@ -104,15 +110,14 @@ def run_stage(
     """Train `model` in place and save it to RUN/NAME/model, whose presence marks the stage as done."""
     stage: AlignSettings | InstructSettings = settings.instruct if name == "instruct" else settings.align
     if name == "ntp_only":
-        stage = settings.align.model_copy(deep=True)
-        stage.contrastive.weight = stage.matching.weight = 0.0
+        stage = settings.align.without_losses()
     folder = run / name
     checkpoint = last_checkpoint(folder) if resume else None
     resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     progress, stop = ProgressLine(name), StopAtStepEnd()
     log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
     used = in_use(settings, stage, model)
-    log.event("start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch})
+    log.event("start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)})
     record = read_json(run / "environment.json")
     write_json(run / "environment.json", record | {"used": record.get("used", {}) | {name: used}})
     print(

@@ -1,218 +1,206 @@
-"""One optimizer step of stage 1 over any number of micro-batches, with negatives from the whole step.
+"""One optimizer step over any number of micro-batches and any list of losses.
 
-With cached gradients (GradCache, arXiv 2101.06983) the contrastive loss sees all pairs of the step at once while only one
-micro-batch is in memory:
+With cached gradients (GradCache, arXiv 2101.06983) a loss sees all pairs of the step at once while only one micro-batch is in memory:
 
-1. `forward_no_grad`: pool every micro-batch's sentence vectors without a graph, stopping at the align layer;
-2. `build_cache`: take the losses over all vectors, and their gradients at the vectors;
-3. `forward_backward`: run every micro-batch once more, now with a graph, and send L_ntp and the cached gradients back together.
+1. `first_pass`: read every micro-batch's sentence vectors without a graph, in a forward pass that ends at the deepest layer needed;
+2. `build_cache`: take each loss over all vectors, and its gradients at the vectors;
+3. `forward_backward`: run every micro-batch once more, now with a graph, and send the losses per micro-batch and the cached gradients back.
 
 Loss and gradients equal those of one full batch; the price is the first pass.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from alignx_fast.config import AlignSettings
+from alignx_fast.data.apart import sentences_apart
 from alignx_fast.data.packing import PackedBatch
-from alignx_fast.models.capture import captured
-from alignx_fast.models.forward import next_token_loss, packed_forward
-from alignx_fast.models.heads import AlignmentHeads
-from alignx_fast.training.objective import Vectors, contrastive_loss, forward_pooled, matching_loss, pool_pairs
-from alignx_fast.training.queue import TargetQueue
+from alignx_fast.losses.base import Forward, Loss, Pairs, Sequences, Totals, Vectors
+from alignx_fast.models.capture import captured, num_layers
+from alignx_fast.models.forward import packed_forward
+from alignx_fast.training.cache import CachedLoss, build_cache, cached_gradient, concatenate
+from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 
 Backward = Callable[[torch.Tensor], None]
-Autocast = Callable[[], AbstractContextManager]
+Autocast = Callable[[], AbstractContextManager[object]]
 Terms = dict[str, torch.Tensor]
-"""Detached fp32 scalars: loss, loss_ntp, and loss_contrastive and loss_matching where they have a weight."""
+"""Detached fp32 scalars: "loss", the weighted sum, and "loss_<name>" for every loss with a weight."""
 
 
-def ntp_step(model: nn.Module, batches: Sequence[PackedBatch], tokens: int, backward: Backward, autocast: Autocast) -> Terms:
-    """Next-token loss alone: the mean over all label tokens of the step."""
-    total = torch.zeros((), device=batches[0].input_ids.device)
-    for batch in batches:
-        with autocast():
-            loss = next_token_loss(model, packed_forward(model, batch), batch) / tokens
-        backward(loss)
-        total += loss.detach()
-    return {"loss": total, "loss_ntp": total}
+@dataclass
+class Run:
+    """The micro-batches of a step as one kind of sequences, and the losses that read them."""
+
+    losses: list[Loss]
+    batches: list[PackedBatch]
+    random_states: list[RandomState] = field(default_factory=list)
+    """The state before each micro-batch of the first pass; empty where there was none."""
 
 
 class AlignStep:
-    """L_ntp + w_ctr L_ctr + w_lam L_lam, accumulated into the gradients of the model and of the heads.
+    """Accumulates the gradients of a weighted sum of losses in the model and in the losses' own parameters.
 
-    L_ntp is the mean over the label tokens of the whole step. L_ctr is taken over the pairs of the whole step
-    (`contrastive.negatives: step`) or as the pair-weighted mean over micro-batches; L_lam likewise, by `matching.scope`.
+    Every loss is a mean over the whole step, over all of its label tokens or pairs; or, where its settings ask for that, the pair-weighted
+    mean of its values over micro-batches.
+
+    Args:
+        losses: as `build_losses` gives them; those without a weight are measured by `dev_terms` alone.
+        autocast: entered around every forward pass and loss.
+        opening_token: stands in front of sentences that are encoded apart, for the losses that need these.
+        on_phase: called with a phase of `alignx_fast.losses.cost.PHASES` when it has ended, for measurements.
     """
 
-    def __init__(self, model: nn.Module, heads: AlignmentHeads, settings: AlignSettings, layer: int, autocast: Autocast) -> None:
-        self.model, self.heads, self.settings, self.layer, self.autocast = model, heads, settings, layer, autocast
-        self.queue = TargetQueue(settings.contrastive.queue_size, settings.contrastive.queue_max_age)
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Iterable[Loss],
+        *,
+        autocast: Autocast,
+        opening_token: int | None = None,
+        on_phase: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        self.model, self.losses, self.autocast = model, list(losses), autocast
+        self.opening_token, self.on_phase = opening_token, on_phase
+        self.device = next(model.parameters()).device
 
-    def __call__(self, batches: Sequence[PackedBatch], tokens: int, backward: Backward) -> Terms:
-        """Accumulate the gradients of one step of `tokens` label tokens; `backward` takes a loss (and may scale it)."""
-        w_ctr, w_lam = self.settings.contrastive.weight, self.settings.matching.weight
-        many = len(batches) > 1
-        # Which losses are taken over the vectors of the whole step, and therefore need the first pass.
-        cache_ctr = bool(w_ctr) and many and self.settings.contrastive.negatives == "step"
-        cache_lam = bool(w_lam) and many and self.settings.matching.scope == "step"
+    def __call__(self, batches: Sequence[PackedBatch], backward: Backward) -> Terms:
+        """Take one step over micro-batches in CPU memory; `backward` takes a loss (and may scale it)."""
+        trained = [loss for loss in self.losses if loss.weight]
+        totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
+        runs = self._runs(batches, trained)
+        cache: dict[str, CachedLoss] = {}
+        if len(batches) > 1:  # a single micro-batch is the whole step already
+            for run in runs:
+                cache |= self.build_cache(run, pairs)
+        terms = {loss.name: torch.zeros((), device=self.device) for loss in trained}
+        for name, cached in cache.items():
+            terms[name] += cached.value.float()
+        vectors: dict[str, list[Vectors]] = {loss.name: [] for loss in trained}
+        for i in range(len(batches)):
+            for run in runs:
+                for name, read in self.forward_backward(run, i, totals, cache, terms, backward).items():
+                    vectors[name].append(read)
+        if remembering := [loss for loss in trained if loss.remembers]:
+            # In the order of the rows, so that what a loss remembers does not depend on how the step was cut.
+            order = torch.tensor([row for batch in batches for row in batch.rows]).argsort().to(self.device)
+            for loss in remembering:
+                loss.end_step(tuple(whole[order] for whole in concatenate(vectors[loss.name])), pairs.take(order))
+        total = torch.zeros((), device=self.device)
+        for loss in trained:
+            total = total + loss.weight * terms[loss.name]
+        return {"loss": total} | {f"loss_{name}": term for name, term in terms.items()}
 
-        vectors, states = [], []
-        if cache_ctr or cache_lam:
-            for batch in batches:
-                states.append(rng_state(batch.input_ids.device))
-                vectors.append(self.forward_no_grad(batch, to_the_end=cache_lam))
-        cached, surrogate, terms = self.build_cache(batches, vectors, contrastive=cache_ctr, matching=cache_lam)
+    def build_cache(self, run: Run, pairs: Pairs) -> dict[str, CachedLoss]:
+        """Take the losses that want the whole step over the vectors of a first pass; empty where no loss does."""
+        losses = [loss for loss in run.losses if loss.settings.needs_whole_step]
+        if not losses:
+            return {}
+        vectors = self.first_pass(run, losses)
+        self.on_phase("first_pass")
+        with self.autocast():
+            cache = {loss.name: build_cache(loss, [read[loss.name] for read in vectors], pairs) for loss in losses}
+        self.on_phase("losses")
+        return cache
 
-        pairs = sum(len(batch.meanings) for batch in batches)
-        targets = []
-        for i, batch in enumerate(batches):
-            if states:
-                set_rng_state(states[i], batch.input_ids.device)
-            share = len(batch.meanings) / pairs
+    @torch.no_grad()
+    def first_pass(self, run: Run, losses: Sequence[Loss]) -> list[dict[str, Vectors]]:
+        """What the losses read of every micro-batch, without a graph; the random states are kept for the second pass."""
+        vectors = []
+        for batch in run.batches:
+            run.random_states.append(random_state(self.device))
             with self.autocast():
-                hidden_TD, pooled = forward_pooled(self.model, batch, self.layer, matching=bool(w_lam))
-                loss_ntp = next_token_loss(self.model, hidden_TD, batch) / tokens
-                loss = loss_ntp
-                if w_ctr and not cache_ctr:
-                    part = share * contrastive_loss(pooled, self.heads, self.settings, batch.meanings, self.queue.negatives())
-                    loss = loss + w_ctr * part
-                    _add(terms, "loss_contrastive", part)
-                if w_lam and not cache_lam:
-                    part = share * matching_loss(pooled, self.heads, batch.languages)
-                    loss = loss + w_lam * part
-                    _add(terms, "loss_matching", part)
-            if cached:
-                loss = loss + _dot(pooled, cached[i])
-            if surrogate is not None:
-                loss, surrogate = loss + surrogate, None
-            backward(loss)
-            _add(terms, "loss_ntp", loss_ntp)
-            targets.append(pooled.targets_ND.detach())
-        if self.queue.size:
-            # In the order of the rows, so that what the queue forgets first does not depend on how the step was cut.
-            order = torch.tensor([row for batch in batches for row in batch.rows]).argsort().to(targets[0].device)
-            self.queue.push(torch.cat(targets)[order], _meanings(batches)[order])
-        terms["loss"] = terms["loss_ntp"] + w_ctr * terms.get("loss_contrastive", 0.0) + w_lam * terms.get("loss_matching", 0.0)
-        return terms
-
-    @torch.no_grad()
-    def losses(self, batches: Sequence[PackedBatch], tokens: int) -> Terms:
-        """The terms without gradients, contrastive and matching loss over all pairs given: for dev sets."""
-        vectors, loss_ntp = [], torch.zeros((), device=batches[0].input_ids.device)
-        with self.autocast():
-            for batch in batches:
-                hidden_TD, pooled = forward_pooled(self.model, batch, self.layer, matching=True)
-                loss_ntp += next_token_loss(self.model, hidden_TD, batch) / tokens
-                vectors.append(pooled)
-            whole = _concatenate(vectors)
-            return {
-                "loss_ntp": loss_ntp,
-                "loss_contrastive": contrastive_loss(whole, self.heads, self.settings, _meanings(batches), None),
-                "loss_matching": matching_loss(whole, self.heads, _languages(batches)),
-            }
-
-    @torch.no_grad()
-    def forward_no_grad(self, batch: PackedBatch, *, to_the_end: bool) -> Vectors:
-        """Pooled vectors of one micro-batch; the pass ends at the align layer unless the matching loss needs the last state."""
-        with self.autocast():
-            if to_the_end:
-                return forward_pooled(self.model, batch, self.layer, matching=True)[1]
-            with captured(self.model, [self.layer], lambda hidden_TD: pool_pairs(hidden_TD, batch), stop=True) as states:
-                packed_forward(self.model, batch)
-            sources_ND, targets_ND = states[self.layer]
-            return Vectors(sources_ND, targets_ND, None)
-
-    def build_cache(
-        self, batches: Sequence[PackedBatch], vectors: list[Vectors], *, contrastive: bool, matching: bool
-    ) -> tuple[list[Vectors], torch.Tensor | None, Terms]:
-        """Losses over the whole step and their gradients at the vectors, split by micro-batch.
-
-        Also returns a surrogate whose gradient at the heads' parameters is that of the losses, so that loss scaling treats them
-        as it treats everything else.
-        """
-        if not vectors:
-            return [], None, {}
-        whole = _wide(_concatenate(vectors))
-        leaves = [t.requires_grad_() for t in (whole.sources_ND, whole.targets_ND, whole.matching_MD) if t is not None]
-        parameters = [p for p in self.heads.parameters() if p.requires_grad]
-        terms: Terms = {}
-        loss = torch.zeros((), device=leaves[0].device)
-        with self.autocast():
-            if contrastive:
-                queued = self.queue.negatives()
-                terms["loss_contrastive"] = contrastive_loss(whole, self.heads, self.settings, _meanings(batches), queued)
-                loss = loss + self.settings.contrastive.weight * terms["loss_contrastive"]
-            if matching:
-                terms["loss_matching"] = matching_loss(whole, self.heads, _languages(batches))
-                loss = loss + self.settings.matching.weight * terms["loss_matching"]
-        gradients = torch.autograd.grad(loss, [*leaves, *parameters], allow_unused=True)
-        surrogate = sum(
-            ((p * g).sum() for p, g in zip(parameters, gradients[len(leaves) :], strict=True) if g is not None),
-            torch.zeros((), device=loss.device),
-        )
-        filled = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=False)]
-        sizes = [len(batch.meanings) for batch in batches]
-        sources, targets = (gradient.split(sizes) for gradient in filled[:2])
-        lam: list[torch.Tensor | None] = [None] * len(batches)
-        if len(filled) == 3:
-            first, second = (half.split(sizes) for half in filled[2].chunk(2))
-            lam = [torch.cat(pair) for pair in zip(first, second, strict=True)]
-        cache = [Vectors(*parts) for parts in zip(sources, targets, lam, strict=True)]
-        return cache, surrogate, {name: term.detach() for name, term in terms.items()}
-
-
-def _meanings(batches: Sequence[PackedBatch]) -> torch.Tensor:
-    return torch.cat([batch.meanings for batch in batches])
-
-
-def _languages(batches: Sequence[PackedBatch]) -> torch.Tensor:
-    """[2N], sources of all batches first."""
-    halves = [batch.languages.chunk(2) for batch in batches]
-    return torch.cat([half[side] for side in (0, 1) for half in halves])
-
-
-def _concatenate(vectors: list[Vectors]) -> Vectors:
-    matching = [v.matching_MD for v in vectors if v.matching_MD is not None]
-    halves = list(zip(*(m.chunk(2) for m in matching), strict=True))
-    return Vectors(
-        torch.cat([v.sources_ND for v in vectors]),
-        torch.cat([v.targets_ND for v in vectors]),
-        torch.cat([torch.cat(half) for half in halves]) if halves else None,
-    )
-
-
-def _wide(vectors: Vectors) -> Vectors:
-    """fp16 as fp32: gradients at single vectors are small, and the loss is scaled only when they are sent back."""
-    if vectors.sources_ND.dtype != torch.float16:
+                forward = forward_pass(self.model, losses, batch)
+                vectors.append({loss.name: loss.read(forward) for loss in losses})
         return vectors
-    matching = None if vectors.matching_MD is None else vectors.matching_MD.float()
-    return Vectors(vectors.sources_ND.float(), vectors.targets_ND.float(), matching)
+
+    def forward_backward(
+        self, run: Run, i: int, totals: Totals, cache: dict[str, CachedLoss], terms: Terms, backward: Backward
+    ) -> dict[str, Vectors]:
+        """Send back the losses of micro-batch i and add them to `terms`; returns the vectors for the losses that remember them."""
+        if run.random_states:
+            set_random_state(run.random_states[i], self.device)
+        total, vectors = self._micro_batch_loss(run, i, totals, cache, terms)
+        self.on_phase("head")
+        backward(total)
+        self.on_phase("backward")
+        return {loss.name: tuple(x.detach() for x in vectors[loss.name]) for loss in run.losses if loss.remembers}
+
+    def _micro_batch_loss(
+        self, run: Run, i: int, totals: Totals, cache: dict[str, CachedLoss], terms: Terms
+    ) -> tuple[torch.Tensor, dict[str, Vectors]]:
+        """The scalar to send back; a function of its own, so that hidden states are let go before the backward pass."""
+        total = torch.zeros((), device=self.device)
+        with self.autocast():
+            forward = forward_pass(self.model, run.losses, run.batches[i])
+            vectors = {loss.name: loss.read(forward) for loss in run.losses}
+            for loss in run.losses:
+                if loss.name not in cache:
+                    part = loss.of_micro_batch(forward, vectors[loss.name], totals)
+                    terms[loss.name] += part.detach().float()
+                    total = total + loss.weight * part
+        for loss in run.losses:
+            if cached := cache.get(loss.name):
+                total = total + cached_gradient(vectors[loss.name], cached.gradients[i])
+                if i == 0:
+                    total = total + cached.surrogate
+        return total, vectors
+
+    @torch.no_grad()
+    def dev_terms(self, batches: Sequence[PackedBatch]) -> Terms:
+        """"loss_<name>" of every loss over all label tokens or pairs of the micro-batches, without gradients, queue or dropout."""
+        totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
+        terms: Terms = {}
+        with self.autocast(), _evaluating(self.losses):
+            for run in self._runs(batches, self.losses):
+                vectors: dict[str, list[Vectors]] = {loss.name: [] for loss in run.losses}
+                for batch in run.batches:
+                    forward = forward_pass(self.model, run.losses, batch)
+                    for loss in run.losses:
+                        vectors[loss.name].append(loss.read(forward))
+                        if not loss.on_pairs:
+                            part = loss.of_micro_batch(forward, (), totals)
+                            terms[loss.name] = terms.get(loss.name, 0.0) + part
+                for loss in run.losses:
+                    if loss.on_pairs:
+                        terms[loss.name] = loss.of_vectors(concatenate(vectors[loss.name]), pairs)
+        return {f"loss_{name}": term for name, term in terms.items()}
+
+    def _runs(self, batches: Sequence[PackedBatch], losses: Sequence[Loss]) -> list[Run]:
+        """The micro-batches on the device, once for every kind of sequences that a loss asks for."""
+        return [
+            Run(readers, [self._as(kind, batch).to(self.device) for batch in batches])
+            for kind in Sequences
+            if (readers := [loss for loss in losses if loss.sequences == kind])
+        ]
+
+    def _as(self, kind: Sequences, batch: PackedBatch) -> PackedBatch:
+        if kind is Sequences.ROWS:
+            return batch
+        if self.opening_token is None:
+            raise ValueError("opening_token is None: a loss over sentences apart needs the token that opens a sequence")
+        return sentences_apart(batch, self.opening_token)
 
 
-def _dot(pooled: Vectors, gradient: Vectors) -> torch.Tensor:
-    """A scalar whose gradient at the pooled vectors is the cached one."""
-    total = (pooled.sources_ND * gradient.sources_ND).sum() + (pooled.targets_ND * gradient.targets_ND).sum()
-    if gradient.matching_MD is not None:
-        assert pooled.matching_MD is not None
-        total = total + (pooled.matching_MD * gradient.matching_MD).sum()
-    return total
+def forward_pass(model: nn.Module, losses: Sequence[Loss], batch: PackedBatch) -> Forward:
+    """Run the model on a micro-batch, as far as the deepest layer that the losses read."""
+    last, layers = num_layers(model), {layer for loss in losses for layer in loss.layers}
+    with captured(model, layers - {last}, stop=last not in layers) as states:
+        hidden_TD = packed_forward(model, batch)
+        if last in layers:
+            states[last] = hidden_TD
+    return Forward(model, batch, states)
 
 
-def _add(terms: Terms, name: str, value: torch.Tensor) -> None:
-    terms[name] = terms.get(name, 0.0) + value.detach().float()
-
-
-def rng_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Random state of the CPU and, on a GPU, of `device`: what dropout is drawn from."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def set_rng_state(state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device) -> None:
-    """Restore what `rng_state` gave."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+@contextmanager
+def _evaluating(losses: Sequence[Loss]) -> Iterator[None]:
+    """The losses in evaluation mode."""
+    for loss in losses:
+        loss.eval()
+    try:
+        yield
+    finally:
+        for loss in losses:
+            loss.train()

@@ -7,56 +7,33 @@ pairs. The number of tokens in memory then changes speed but not the result, exc
 Mixed precision is entered here: accelerate would do it in `model.forward`, and the step runs body and head without that.
 """
 
-import json
+import logging
 import math
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from alignx_fast.config import AlignSettings, InstructSettings
-from alignx_fast.data.mixing import epoch_order, language_groups
+from alignx_fast.data.mixing import language_groups
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
-from alignx_fast.models.capture import causal_model
-from alignx_fast.models.forward import next_token_loss, packed_forward
-from alignx_fast.models.heads import AlignmentHeads
-from alignx_fast.training.step import AlignStep, Terms, ntp_step, rng_state, set_rng_state
+from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.training.checkpoints import is_complete, load_losses, save_losses
+from alignx_fast.training.random_state import RandomState, random_state, set_random_state
+from alignx_fast.training.sampler import StepSampler, rows_in_step, steps_in_epochs
+from alignx_fast.training.step import AlignStep, Terms
 
-HEADS_FILE = "alignment_heads.safetensors"
-
-
-class StepSampler(Sampler[list[int]]):
-    """Batches of `rows_per_step` row numbers for the whole run; epoch e is ordered by (seed, e), so resuming is exact."""
-
-    def __init__(self, groups: np.ndarray, rows_per_step: int, steps: int, *, temperature: float, seed: int) -> None:
-        self.groups, self.rows_per_step, self.steps, self.temperature, self.seed = groups, rows_per_step, steps, temperature, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[list[int]]:
-        given, epoch, waiting = 0, 0, np.empty(0, dtype=np.int64)
-        while given < self.steps:
-            while len(waiting) < self.rows_per_step:
-                waiting = np.concatenate(
-                    [waiting, epoch_order(self.groups, temperature=self.temperature, seed=self.seed, epoch=epoch)]
-                )
-                epoch += 1
-            step, waiting = waiting[: self.rows_per_step], waiting[self.rows_per_step :]
-            given += 1
-            yield step.tolist()
+log = logging.getLogger(__name__)
 
 
 class AlignXTrainer(Trainer):
@@ -100,14 +77,14 @@ class AlignXTrainer(Trainer):
             raise UserError("There is no row to train on; check the data settings with `alignx-fast preview`.")
         if args.gradient_accumulation_steps != 1:
             raise UserError("gradient_accumulation_steps must be 1: AlignXTrainer cuts each step into micro-batches itself.")
+        if isinstance(settings, AlignSettings) and align_layer is None:
+            raise UserError("align_layer is needed for stage 1: 1 to the number of decoder layers, usually half of it.")
         self.settings, self.train_on_prompt = settings, train_on_prompt
         self.tokens_per_micro_batch, self.mixing_temperature = tokens_per_micro_batch, mixing_temperature
-        self.rows_per_step = settings.pairs_per_step if isinstance(settings, AlignSettings) else settings.rows_per_step
-        # A step may not hold more rows than there are; its size is part of the method, so it is said in the run log.
-        self.rows_per_step = min(self.rows_per_step, len(train_dataset))
-        self.steps_per_epoch = max(1, len(train_dataset) // self.rows_per_step)
+        self.rows_per_step = rows_in_step(settings, len(train_dataset))
+        self.steps_per_epoch = steps_in_epochs(1, len(train_dataset), self.rows_per_step)
         if args.max_steps <= 0:
-            args.max_steps = max(1, math.ceil(args.num_train_epochs * self.steps_per_epoch))
+            args.max_steps = steps_in_epochs(args.num_train_epochs, len(train_dataset), self.rows_per_step)
         super().__init__(
             model=model,
             args=args,
@@ -119,17 +96,13 @@ class AlignXTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.args._n_gpu = 1  # Trainer would split the model's inputs over all GPUs it sees, which packed rows cannot be
         self.failed_in_step = False
-        self.heads: AlignmentHeads | None = None
-        self.align_step: AlignStep | None = None
-        if isinstance(settings, AlignSettings):
-            if align_layer is None:
-                raise UserError("align_layer is needed for stage 1: 1 to the number of decoder layers, usually half of it.")
-            generator_state = torch.get_rng_state()
-            torch.manual_seed(args.seed)
-            hidden_size = causal_model(model).config.get_text_config().hidden_size
-            self.heads = AlignmentHeads(hidden_size, settings).to(args.device)
-            torch.set_rng_state(generator_state)
-            self.align_step = AlignStep(model, self.heads, settings, align_layer, self.accelerator.autocast)
+        shape = model_shape(model, align_layer or 1)
+        self.align_step = AlignStep(
+            model,
+            [loss.to(args.device) for loss in build_losses(settings, shape, seed=args.seed)],
+            autocast=self.accelerator.autocast,
+            opening_token=None if processing_class is None else opening_token(processing_class),
+        )
         self._restart_clock()
 
     # Data: one batch is the rows of one optimizer step.
@@ -155,12 +128,12 @@ class AlignXTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward of one optimizer step; after an error the model and all random states are as before it."""
         model.train()
-        rng = rng_state(self.args.device)
+        before = random_state(self.args.device)
         try:
-            terms = self._step_in_memory(model, inputs["rows"], rng)
+            terms = self._step_in_memory(model, inputs["rows"], before)
         except Exception:
             self._zero_grad(model)
-            set_rng_state(rng, self.args.device)
+            set_random_state(before, self.args.device)
             self.failed_in_step = True
             raise
         values = torch.stack([term.float() for term in terms.values()]).tolist()
@@ -175,7 +148,7 @@ class AlignXTrainer(Trainer):
         self._tokens += sum(len(row["input_ids"]) for row in inputs["rows"])
         return terms["loss"].detach()
 
-    def _step_in_memory(self, model: nn.Module, rows: list[Example], rng: tuple[torch.Tensor, torch.Tensor | None]) -> Terms:
+    def _step_in_memory(self, model: nn.Module, rows: list[Example], before: RandomState) -> Terms:
         """The step; on an out-of-memory error the same rows are repeated in smaller pieces."""
         while True:
             try:
@@ -188,43 +161,39 @@ class AlignXTrainer(Trainer):
                         "true, or start again with a lower data.max_length or --model.tuning qlora."
                     ) from None
                 self.tokens_per_micro_batch = max(longest, self.tokens_per_micro_batch // 2)
-                print(f"Out of GPU memory: repeating the step with {self.tokens_per_micro_batch} tokens per micro-batch.")
+                log.warning("Out of GPU memory: repeating the step with %d tokens per micro-batch.", self.tokens_per_micro_batch)
                 self.log({"tokens_per_micro_batch": self.tokens_per_micro_batch})
             self._zero_grad(model)
-            set_rng_state(rng, self.args.device)
+            set_random_state(before, self.args.device)
             # A backward pass that failed within recomputed layers holds on to them until the next one.
             torch.zeros((), device=self.args.device, requires_grad=True).backward()
             torch.cuda.empty_cache()
 
     def _run_step(self, model: nn.Module, batches: list[PackedBatch]) -> Terms:
         self._zero_grad(model)
-        tokens = sum(batch.num_label_tokens for batch in batches)
-        batches = [batch.to(self.args.device) for batch in batches]
-        if self.align_step is not None and self._aligns():
-            return self.align_step(batches, tokens, self.accelerator.backward)
-        return ntp_step(model, batches, tokens, self.accelerator.backward, self.accelerator.autocast)
-
-    def _aligns(self) -> bool:
-        settings = self.settings
-        return isinstance(settings, AlignSettings) and bool(settings.contrastive.weight or settings.matching.weight)
+        return self.align_step(batches, self.accelerator.backward)
 
     def _zero_grad(self, model: nn.Module) -> None:
         model.zero_grad()
-        if self.heads is not None:
-            self.heads.zero_grad()
+        for loss in self.align_step.losses:
+            loss.zero_grad()
 
-    def _head_parameters(self) -> list[nn.Parameter]:
-        return [p for p in self.heads.parameters() if p.requires_grad] if self.heads is not None and self._aligns() else []
+    def _loss_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the model, matrices first: the order in which checkpoints hold their moments."""
+        if not self.settings.has_losses:
+            return []
+        parameters = [parameter for loss in self.align_step.losses for parameter in loss.parameters() if parameter.requires_grad]
+        return sorted(parameters, key=lambda parameter: parameter.dim() == 0)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         created = self.optimizer is None
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
-        if created and self._head_parameters():
-            optimizer.add_param_group({"params": self._head_parameters(), "weight_decay": 0.0})
+        if created and self._loss_parameters():
+            optimizer.add_param_group({"params": self._loss_parameters(), "weight_decay": 0.0})
         return optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        return self.accelerator.clip_grad_norm_([*model.parameters(), *self._head_parameters()], self.args.max_grad_norm)
+        return self.accelerator.clip_grad_norm_([*model.parameters(), *self._loss_parameters()], self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -247,32 +216,19 @@ class AlignXTrainer(Trainer):
         for start in range(0, len(dataset), self.rows_per_step):
             rows = dataset.select(range(start, min(start + self.rows_per_step, len(dataset)))).to_list()
             batches = self.pack(rows)
-            tokens = sum(batch.num_label_tokens for batch in batches)
-            batches = [batch.to(self.args.device) for batch in batches]
-            for name, value in self._dev_terms(batches, tokens).items():
-                weight = tokens if name == "loss_ntp" else len(rows)
-                sums[name] = sums.get(name, 0.0) + float(value) * weight
+            terms = self.align_step.dev_terms(batches)
+            for loss in self.align_step.losses:
+                name, weight = f"loss_{loss.name}", len(rows) if loss.on_pairs else sum(batch.num_label_tokens for batch in batches)
+                sums[name] = sums.get(name, 0.0) + float(terms[name]) * weight
                 weights[name] = weights.get(name, 0) + weight
         self.model.train(was_training)
-        means = {name: total / weights[name] for name, total in sums.items()}
-        metrics = {f"{metric_key_prefix}_loss": self._total(means)} | {f"{metric_key_prefix}_{k}": v for k, v in means.items()}
+        means = {name: value / weights[name] for name, value in sums.items()}
+        total = sum(loss.weight * means[f"loss_{loss.name}"] for loss in self.align_step.losses)
+        metrics = {f"{metric_key_prefix}_loss": total} | {f"{metric_key_prefix}_{k}": v for k, v in means.items()}
         self._paused += time.perf_counter() - started
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _dev_terms(self, batches: list[PackedBatch], tokens: int) -> Terms:
-        if self.align_step is not None:
-            return self.align_step.losses(batches, tokens)
-        with self.accelerator.autocast():
-            losses = [next_token_loss(self.model, packed_forward(self.model, batch), batch) for batch in batches]
-        return {"loss_ntp": sum(losses, torch.zeros((), device=self.args.device)) / tokens}
-
-    def _total(self, terms: dict[str, float]) -> float:
-        if not isinstance(self.settings, AlignSettings):
-            return terms["loss_ntp"]
-        weights = {"loss_contrastive": self.settings.contrastive.weight, "loss_matching": self.settings.matching.weight}
-        return terms["loss_ntp"] + sum(weight * terms[name] for name, weight in weights.items())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the loss terms since the last line, tokens per second and memory to a line of training losses."""
@@ -289,13 +245,13 @@ class AlignXTrainer(Trainer):
         self._sums: dict[str, float] = {}
         self._tokens, self._steps, self._paused, self._since = 0, 0, 0.0, time.perf_counter()
 
-    # Checkpoints: the model as a plain Hugging Face folder, and the heads beside it.
+    # Checkpoints: the model as a plain Hugging Face folder, and what the losses have of their own beside it.
 
     def save_finished_steps(self) -> Path | None:
         """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
         assert self.args.output_dir is not None  # TrainingArguments has a default
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if not self.failed_in_step or not self.state.global_step or _is_complete(folder):
+        if not self.failed_in_step or not self.state.global_step or is_complete(folder):
             return None
         self._save_checkpoint(self.model, None)
         return folder
@@ -307,19 +263,19 @@ class AlignXTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.heads is not None and self.align_step is not None:
-            tensors = {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
-            folder = output_dir or self.args.output_dir
-            assert folder is not None  # TrainingArguments has a default
-            save_file(tensors | self.align_step.queue.state_dict(), Path(folder) / HEADS_FILE)
+        folder = output_dir or self.args.output_dir
+        assert folder is not None  # TrainingArguments has a default
+        save_losses(self.align_step.losses, Path(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.heads is not None and self.align_step is not None:
-            state = load_file(Path(resume_from_checkpoint) / HEADS_FILE)
-            self.heads.load_state_dict({k.removeprefix("heads."): v for k, v in state.items() if k.startswith("heads.")})
-            queue = {k: v for k, v in state.items() if k.startswith("queue.")}
-            self.align_step.queue.load_state_dict(queue, self.args.device)
+        load_losses(self.align_step.losses, Path(resume_from_checkpoint))
+
+
+def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that opens a sentence encoded by itself: BOS, else what closes texts and therefore stands between them in training."""
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return next((token for token in candidates if token is not None), None)
 
 
 def peak_memory_gib() -> float:
@@ -328,18 +284,3 @@ def peak_memory_gib() -> float:
         return torch.cuda.max_memory_allocated() / 2**30
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib / 2**20
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a stage; what a kill left half-written is passed over."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.removeprefix("checkpoint-")))
-    return next((path for path in reversed(found) if _is_complete(path)), None)
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    # Trainer writes this file last
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return True

@@ -41,10 +41,11 @@ def _measured(settings: Settings, planned: Plan) -> Table:
 
     stage = planned.stage
     settings = settings.model_copy(deep=True)
-    getattr(settings, stage).tokens_per_micro_batch = planned.tokens  # what the table above is for
-    table = Table(
-        "phase", "planned GiB", "measured GiB", "plan is off by", title=f"One step of stage {stage}", title_justify="left"
-    )
-    for phase in measure(settings, stage=stage):
-        table.add_row(phase.phase, f"{phase.planned / GIB:.2f}", f"{phase.measured / GIB:.2f}", f"{phase.error:+.1%}")
+    settings.stage(stage).tokens_per_micro_batch = planned.tokens  # what the table above is for
+    step = measure(settings, stage=stage)
+    title = f"One step of stage {stage}: {step.tokens:,} tokens in {step.seconds:.2f} s"
+    table = Table("phase", "planned GiB", "measured GiB", "plan is off by", "seconds", title=title, title_justify="left")
+    for phase in step.phases:
+        memory = f"{phase.planned / GIB:.2f}", f"{phase.measured / GIB:.2f}", f"{phase.error:+.1%}"
+        table.add_row(phase.phase, *memory, f"{phase.seconds:.2f}")
     return table

@@ -7,11 +7,13 @@ import bitsandbytes as bnb
 import pytest
 import torch
 
-from alignx_fast.config import AlignSettings, ContrastiveSettings
+from alignx_fast.config import AlignSettings
 from alignx_fast.data.packing import pack
+from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.losses.contrastive import ContrastiveSettings
+from alignx_fast.losses.matching import Matching
 from alignx_fast.models import attention
 from alignx_fast.models.capture import decoder_layers
-from alignx_fast.models.heads import AlignmentHeads
 from alignx_fast.training.step import AlignStep
 from alignx_fast.training.trainer import AlignXTrainer
 from benchmarks.fresh import FreshProcessError
@@ -32,20 +34,20 @@ def test_expanded_losses_equal_ours_in_values_and_gradients():
     config, rows, layer = config_of(CASE), synthetic_rows(7, 512, pairs=True), 2
     model = random_model(config, CASE.model_settings(), attention_name="sdpa")
     settings = AlignSettings(contrastive=ContrastiveSettings(weight=0.3))
-    heads = AlignmentHeads(config.hidden_size, settings)
-    parameters = {name: p for module in (model, heads) for name, p in module.named_parameters() if p.requires_grad}
+    losses = build_losses(settings, model_shape(model, layer), seed=0)
+    parameters = {name: p for module in (model, *losses) for name, p in module.named_parameters() if p.requires_grad}
 
-    theirs = expanded_losses(model, heads, padded(rows, left=True), settings, layer)
+    matching = next(loss for loss in losses if isinstance(loss, Matching))
+    theirs = expanded_losses(model, matching, padded(rows, left=True), settings, layer)
     theirs["loss"].backward()
     gradients = {name: p.grad.clone() for name, p in parameters.items()}
     model.zero_grad()
-    heads.zero_grad()
+    matching.zero_grad()
 
     attention.select("sdpa", torch.float32)
     attention.use_packed_attention(model)
     batches = pack(rows, 10_000, train_on_prompt=True)
-    step = AlignStep(model, heads, settings, layer, _plain)
-    ours = step(batches, sum(batch.num_label_tokens for batch in batches), torch.Tensor.backward)
+    ours = AlignStep(model, losses, autocast=_plain)(batches, torch.Tensor.backward)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value.detach(), rtol=1e-5, atol=1e-6)
     for name, parameter in parameters.items():

@@ -11,10 +11,11 @@ from transformers import GemmaConfig, LlamaConfig, PreTrainedConfig, Qwen3Config
 from alignx_fast.config import AlignSettings, LoraSettings, ModelSettings
 from alignx_fast.data.packing import collate
 from alignx_fast.data.spans import Example
+from alignx_fast.losses.base import ModelShape
+from alignx_fast.losses.matching import Matching
 from alignx_fast.memory import formulas
 from alignx_fast.memory.sizes import count, count_adapters
 from alignx_fast.models.forward import packed_forward
-from alignx_fast.models.heads import AlignmentHeads
 from alignx_fast.models.random import random_model
 
 SHAPE = {
@@ -100,9 +101,8 @@ def test_optimizer_state(name: str) -> None:
 
 
 def test_matching_classifier() -> None:
-    settings = AlignSettings()
-    heads = AlignmentHeads(256, settings)
-    trained = [p for p in heads.parameters() if p.requires_grad]
+    matching = Matching(AlignSettings().matching, ModelShape(width=256, layers=2, align_layer=1))
+    trained = [p for p in matching.parameters() if p.requires_grad]
     parts = planned("llama", ModelSettings(tuning="lora"))
     # Value, gradient and two moments in fp32.
     assert parts["matching classifier"] == 4 * sum(p.nbytes for p in trained)

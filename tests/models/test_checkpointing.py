@@ -5,12 +5,14 @@ import torch
 from support.tiny_models import FAMILIES, random_rows, tiny_model
 from torch import nn
 
-from alignx_fast.config import LoraSettings, ModelSettings
-from alignx_fast.data.packing import pack
+from alignx_fast.config import AlignSettings, LoraSettings, ModelSettings
+from alignx_fast.data.packing import PackedBatch, pack
+from alignx_fast.losses.base import Vectors
+from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.losses.next_token import next_token_loss
 from alignx_fast.models.checkpointing import checkpoint_layers
-from alignx_fast.models.forward import next_token_loss
 from alignx_fast.models.load import add_adapters
-from alignx_fast.training.objective import forward_pooled
+from alignx_fast.training.step import forward_pass
 
 
 def build(family: str, tuning: str, checkpointing: bool | int) -> nn.Module:
@@ -28,12 +30,18 @@ def build(family: str, tuning: str, checkpointing: bool | int) -> nn.Module:
     return peft_model.train()
 
 
+def last_state_and_vectors(model: nn.Module, batch: PackedBatch) -> tuple[torch.Tensor, Vectors]:
+    losses = build_losses(AlignSettings(), model_shape(model, 2), seed=0)
+    forward = forward_pass(model, losses, batch)
+    return forward.states[3], tuple(vectors for loss in losses for vectors in loss.read(forward))
+
+
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
     torch.manual_seed(2)
-    hidden_TD, pooled = forward_pooled(model, batch, 2, matching=True)
+    hidden_TD, pooled = last_state_and_vectors(model, batch)
     loss = next_token_loss(model, hidden_TD, batch)
-    for vectors in (pooled.sources_ND, pooled.targets_ND, pooled.matching_MD):
+    for vectors in pooled:
         loss = loss + (vectors * torch.randn(vectors.shape, generator=torch.Generator().manual_seed(3))).sum()
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -86,7 +94,7 @@ def test_offloaded_checkpoints_give_the_same_gradients() -> None:
         checkpoint_layers(model, settings)
         (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
         batch = batch.to("cuda")
-        next_token_loss(model, forward_pooled(model, batch, 2, matching=False)[0], batch).backward()
+        next_token_loss(model, last_state_and_vectors(model, batch)[0], batch).backward()
         found.append([p.grad for p in model.parameters()])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second)

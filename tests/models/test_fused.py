@@ -11,8 +11,9 @@ from support.tiny_models import FAMILIES, random_rows, tiny_model
 from torch import nn
 
 from alignx_fast.data.packing import pack
+from alignx_fast.losses.next_token import next_token_loss
 from alignx_fast.models import fused
-from alignx_fast.models.forward import head_module, next_token_loss, packed_forward
+from alignx_fast.models.forward import head_module, packed_forward
 
 needs_liger = pytest.mark.skipif(not fused.installed(), reason="liger-kernel is not installed")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

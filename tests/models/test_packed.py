@@ -10,10 +10,11 @@ from support.tiny_models import FAMILIES, random_rows, tiny_model
 
 from alignx_fast.data.packing import pack
 from alignx_fast.errors import UserError
+from alignx_fast.losses.next_token import next_token_loss
 from alignx_fast.models import attention
 from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.check import check_packed_forward
-from alignx_fast.models.forward import generation_mode, head_logits, next_token_loss, packed_forward
+from alignx_fast.models.forward import generation_mode, head_logits, packed_forward
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -73,7 +74,7 @@ def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden = packed_forward(model, batch).detach().requires_grad_()
     whole = next_token_loss(model, hidden, batch)
     (whole_gradient,) = torch.autograd.grad(whole, hidden)
-    monkeypatch.setattr("alignx_fast.models.forward.LOGITS_PER_CHUNK", 97 * 7)
+    monkeypatch.setattr("alignx_fast.losses.next_token.LOGITS_PER_CHUNK", 97 * 7)
     pieces = next_token_loss(model, hidden, batch)
     (gradient,) = torch.autograd.grad(pieces, hidden)
     assert gradient.abs().max() > 0

@@ -13,9 +13,9 @@ from transformers import TrainingArguments
 
 from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.errors import UserError
+from alignx_fast.losses.queue import TargetQueue
 from alignx_fast.training import callbacks
 from alignx_fast.training.callbacks import RunLog
-from alignx_fast.training.queue import TargetQueue
 from alignx_fast.training.step import AlignStep
 from alignx_fast.training.trainer import AlignXTrainer, StepSampler, last_checkpoint
 
@@ -68,8 +68,8 @@ def trainer(
 
 
 def weights(found: AlignXTrainer) -> dict[str, torch.Tensor]:
-    heads = found.heads.state_dict() if found.heads is not None else {}
-    return {**found.model.state_dict(), **{"heads." + name: value for name, value in heads.items()}}
+    own = {f"{loss.name}.{name}": value for loss in found.align_step.losses for name, value in loss.state_dict().items()}
+    return {**found.model.state_dict(), **own}
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -163,7 +163,8 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path, budget: int) -> 
         found = trainer(
             tmp_path / str(tokens), settings=settings, steps=3, model=model, optim="sgd", tokens_per_micro_batch=tokens
         )
-        found.heads.double()
+        for loss in found.align_step.losses:
+            loss.double()
         found.train()
         results.append((found.state.log_history[0]["grad_norm"], weights(found)))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
@@ -245,7 +246,8 @@ def test_out_of_memory_halves_and_repeats_the_step(
             optim="sgd",
             tokens_per_micro_batch=64,
         )
-        found.heads.double()
+        for loss in found.align_step.losses:
+            loss.double()
         found.add_callback(RunLog(tmp_path / f"{fails}.jsonl", "align", -1))
         inner, seen = AlignStep.__call__, []
 

@@ -298,7 +298,7 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def set_dotted(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set `a.b.c` in nested dicts, making groups on the way."""
+    """Set `a.b.c` in nested dicts, making groups where there are none."""
     *groups, leaf = dotted.split(".")
     for group in groups:
         inner = tree.get(group)

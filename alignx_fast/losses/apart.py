@@ -51,7 +51,9 @@ class ApartSettings(LossSettings):
             UserError: one does not.
         """
         if wrong := [layer for layer in self.layers or () if layer > layers]:
-            raise UserError(f"align.apart.layers names layer {wrong[0]}, but the model has {layers} layers; choose from 1 to {layers}.")
+            raise UserError(
+                f"align.apart.layers names layer {wrong[0]}, but the model has {layers} layers; choose from 1 to {layers}."
+            )
 
     def depth(self, layers: int, align_layer: int) -> int:
         """The deepest layer named."""

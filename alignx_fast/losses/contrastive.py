@@ -1,7 +1,7 @@
 """L_ctr, instruction contrastive learning: each source against all targets, at the align layer (AlignX, arXiv 2509.24338, section 3).
 
-    c_i = mean of the align layer's states over the source span of pair i, d_j = the same over the target span of pair j
-    L_ctr = -(1/N) sum_i log( exp(cos(c_i, d_i) / tau) / sum_j exp(cos(c_i, d_j) / tau) )
+c_i = mean of the align layer's states over the source span of pair i, d_j = the same over the target span of pair j
+L_ctr = -(1/N) sum_i log( exp(cos(c_i, d_i) / tau) / sum_j exp(cos(c_i, d_j) / tau) )
 """
 
 import math

@@ -1,7 +1,7 @@
 """L_lam, language matching at the last layer: do two sentences share a language? (AlignX, arXiv 2509.24338, section 3).
 
-    e_k = mean of the last hidden state over the positions t - 1 for t in span k, sources first, then targets
-    z = down( silu(gate [e_a ; e_b]) * (up [e_a ; e_b]) ),  L_lam = mean over all (2N)^2 pairs of CE(z, lang_a == lang_b)
+e_k = mean of the last hidden state over the positions t - 1 for t in span k, sources first, then targets
+z = down( silu(gate [e_a ; e_b]) * (up [e_a ; e_b]) ),  L_lam = mean over all (2N)^2 pairs of CE(z, lang_a == lang_b)
 """
 
 import math

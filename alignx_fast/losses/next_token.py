@@ -82,7 +82,7 @@ def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, batch: "PackedBat
         return F.cross_entropy(head_logits(model, hidden_CD).to(wide), labels_C, reduction="sum")
 
     total = hidden_TD.new_zeros((), dtype=wide)
-    for hidden_CD, labels_C in zip(hidden_KD.split(chunk), labels_K.split(chunk), strict=True):
+    for hidden_CD, labels_C in zip(torch.split(hidden_KD, chunk), torch.split(labels_K, chunk), strict=True):
         if len(labels_K) > chunk and torch.is_grad_enabled():
             # Logits are computed again in backward, so that no more than one chunk of them is ever held.
             total = total + checkpoint(chunk_loss, hidden_CD, labels_C, use_reentrant=False)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
@@ -12,7 +11,7 @@ from alignx_fast.memory.plan import Plan, plan
 
 MOST_AT_ONCE = 4
 """Changes combined at most."""
-NO_WAY_OUT = "no change of settings makes it fit, so choose a smaller model or a larger GPU"
+NOTHING_FITS = "no change of settings makes it fit, so choose a smaller model or a larger GPU"
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Change:
     """One setting to change, what it costs to do so, and a rank of that cost."""
 
     setting: str
-    value: Any
+    value: object
     price: str
     cost: int
 
@@ -30,6 +29,10 @@ class Change:
         return f"--{self.setting} {str(self.value).lower() if isinstance(self.value, bool) else self.value}"
 
 
+ChangeSet = tuple[Change, ...]
+"""Changes that are made together."""
+
+
 def check_fits(settings: Settings, gpu_bytes: int) -> None:
     """Refuse settings that cannot fit, before any weight is read.
 
@@ -37,42 +40,44 @@ def check_fits(settings: Settings, gpu_bytes: int) -> None:
         UserError: a stage does not fit; says which changes would make it fit, cheapest first.
     """
     for stage in settings.stages:
-        found = plan(settings, gpu_bytes=gpu_bytes, stage=stage)
-        if not found.fits:
-            raise UserError(refusal(found, changes(settings, gpu_bytes=gpu_bytes)))
+        planned = plan(settings, gpu_bytes=gpu_bytes, stage=stage)
+        if not planned.fits:
+            raise UserError(refusal(planned, changes(settings, gpu_bytes=gpu_bytes)))
 
 
-def refusal(found: Plan, ways: list[tuple[Change, ...]]) -> str:
-    """One sentence: how much is missing, and the ways out."""
-    short = f"Stage {found.stage} of {found.model} needs {found.total / GIB:.1f} GiB by plan, and the GPU has {found.gpu_bytes / GIB:.1f} GiB"
-    if not ways:
-        return f"{short}; {NO_WAY_OUT}."
-    listed = "; or ".join(" ".join(change.option for change in way) for way in ways)
-    return f"{short}; the cheapest changes that make it fit: {listed}."
+def refusal(planned: Plan, change_sets: list[ChangeSet]) -> str:
+    """One sentence: how much is missing, and what would make it fit."""
+    needs, has = f"{planned.total / GIB:.1f} GiB", f"{planned.gpu_bytes / GIB:.1f} GiB"
+    shortage = f"Stage {planned.stage} of {planned.model} needs {needs} by plan, and the GPU has {has}"
+    if not change_sets:
+        return f"{shortage}; {NOTHING_FITS}."
+    listed = "; or ".join(" ".join(change.option for change in change_set) for change_set in change_sets)
+    return f"{shortage}; the cheapest changes that make it fit: {listed}."
 
 
-def changes(settings: Settings, *, gpu_bytes: int, most: int = 3) -> list[tuple[Change, ...]]:
+def changes(settings: Settings, *, gpu_bytes: int, most: int = 3) -> list[ChangeSet]:
     """The cheapest sets of changes with which every stage fits, none containing another."""
     known = list(_possible(settings))
-    sets = [way for size in range(1, MOST_AT_ONCE + 1) for way in combinations(known, size) if _consistent(way)]
-    found: list[tuple[Change, ...]] = []
-    for way in sorted(sets, key=lambda way: (sum(change.cost for change in way), len(way))):
-        if len(found) == most:
+    sizes = range(1, MOST_AT_ONCE + 1)
+    candidates = [change_set for size in sizes for change_set in combinations(known, size) if _consistent(change_set)]
+    chosen: list[ChangeSet] = []
+    for change_set in sorted(candidates, key=lambda changes: (sum(change.cost for change in changes), len(changes))):
+        if len(chosen) == most:
             break
-        if any(set(smaller) <= set(way) for smaller in found):
+        if any(set(smaller) <= set(change_set) for smaller in chosen):
             continue
-        changed = apply(settings, way)
+        changed = apply(settings, change_set)
         if all(plan(changed, gpu_bytes=gpu_bytes, stage=stage).fits for stage in settings.stages):
-            found.append(way)
-    return found
+            chosen.append(change_set)
+    return chosen
 
 
-def apply(settings: Settings, way: tuple[Change, ...]) -> Settings:
+def apply(settings: Settings, change_set: ChangeSet) -> Settings:
     """The settings with the changes made."""
     changed = settings.model_copy(deep=True)
-    for change in way:
+    for change in change_set:
         *groups, leaf = change.setting.split(".")
-        group: Any = changed
+        group: object = changed
         for name in groups:
             group = getattr(group, name)
         setattr(group, leaf, change.value)
@@ -108,6 +113,6 @@ def _possible(settings: Settings) -> Iterator[Change]:
             yield Change("data.max_length", length, f"rows are cut at {length} tokens", 10 if length == 256 else 14)
 
 
-def _consistent(way: tuple[Change, ...]) -> bool:
+def _consistent(change_set: ChangeSet) -> bool:
     """No setting twice."""
-    return len({change.setting for change in way}) == len(way)
+    return len({change.setting for change in change_set}) == len(change_set)

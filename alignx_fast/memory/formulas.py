@@ -61,37 +61,37 @@ def parts(
     """All components for micro-batches of T = `tokens`; `adapters` are the values of the adapter tensors."""
     kind = numbers(model)
     optimizer = stage.optimizer_name(model.tuning, on_gpu=True)
-    found = _weights(sizes, kind)
+    components = _weights(sizes, kind)
     trained = sizes.parameters if kind.full else adapters
     if not kind.full:
-        found.append(Part("adapters (fp32)", 4 * sum(adapters)))
-    found.append(Part("gradients", (kind.weight if kind.full else 4) * sum(trained)))
+        components.append(Part("adapters (fp32)", 4 * sum(adapters)))
+    components.append(Part("gradients", (kind.weight if kind.full else 4) * sum(trained)))
     # Moments have the format of the weights; adapters are in fp32.
     moments = optimizer_bytes(trained, optimizer, kind.weight if kind.full else 4)
     if kind.full and optimizer != "adamw":
         moments += 8 * sum(sizes.embeddings) - optimizer_bytes(sizes.embeddings, optimizer, 4)  # kept in fp32 by the Trainer
-    found.append(Part(f"optimizer ({optimizer})", moments))
+    components.append(Part(f"optimizer ({optimizer})", moments))
     residual = 4 if kind.autocast else COMPUTE
-    found += _losses(stage, PlanInput(sizes, tokens, stage.step_rows, optimizer, residual, kind.autocast, kind.full))
-    found += _activations(sizes, kind, model, tokens, max_length)
-    return [part for part in found if part.bytes]
+    components += _losses(stage, PlanInput(sizes, tokens, stage.step_rows, optimizer, residual, kind.autocast, kind.full))
+    components += _activations(sizes, kind, model, tokens, max_length)
+    return [part for part in components if part.bytes]
 
 
-def peak(found: list[Part]) -> tuple[str, int]:
+def peak(components: list[Part]) -> tuple[str, int]:
     """The hungriest phase, and the bytes that torch's allocator then holds."""
-    by_phase = phase_bytes(found)
+    by_phase = phase_bytes(components)
     phase = max(by_phase, key=lambda name: by_phase[name])
     return phase, by_phase[phase]
 
 
-def phase_bytes(found: list[Part]) -> dict[str, int]:
+def phase_bytes(components: list[Part]) -> dict[str, int]:
     """Bytes held in every phase."""
-    return {phase: sum(part.bytes for part in found if phase in part.phases) for phase in PHASES}
+    return {phase: sum(part.bytes for part in components if phase in part.phases) for phase in PHASES}
 
 
-def resident_bytes(found: list[Part]) -> int:
+def resident_bytes(components: list[Part]) -> int:
     """Bytes held all the time."""
-    return sum(part.bytes for part in found if part.phases == PHASES)
+    return sum(part.bytes for part in components if part.phases == PHASES)
 
 
 # Weights and their training.
@@ -139,21 +139,21 @@ def _activations(sizes: Sizes, kind: Numbers, model: ModelSettings, tokens: int,
     saved = tokens * _saved_per_token(sizes, kind, model) + _scores(sizes, tokens, max_length, saved=True)
     largest = max(sizes.linear)
 
-    # What one layer's backward needs for a moment.
-    moment = COMPUTE * sizes.inner * (1 if sizes.fused_layers else 3) + sizes.width * (2 * residual + 2 * COMPUTE)
-    moment += (4 + COMPUTE) * sizes.inner if lora_copies else 0
-    transient = tokens * moment + _scores(sizes, tokens, max_length, saved=False)
+    # What one layer's backward holds only while it runs.
+    transient_per_token = COMPUTE * sizes.inner * (1 if sizes.fused_layers else 3) + sizes.width * (2 * residual + 2 * COMPUTE)
+    transient_per_token += (4 + COMPUTE) * sizes.inner if lora_copies else 0
+    transient = tokens * transient_per_token + _scores(sizes, tokens, max_length, saved=False)
     if kind.quantised:
         transient += COMPUTE * largest + 4 * largest // 64
     if kind.full:
         transient += (COMPUTE + 4 if kind.autocast else COMPUTE) * largest
     layer_copies = COMPUTE * sizes.quantised // layers if kind.full and kind.autocast else 0
 
-    forward_moment = sizes.width * (2 * residual + COMPUTE) + sizes.inner * (COMPUTE * 3 + (4 if lora_copies else 0))
-    first = tokens * forward_moment + _scores(sizes, tokens, max_length, saved=False)
+    forward_per_token = sizes.width * (2 * residual + COMPUTE) + sizes.inner * (COMPUTE * 3 + (4 if lora_copies else 0))
+    first = tokens * forward_per_token + _scores(sizes, tokens, max_length, saved=False)
     first += COMPUTE * largest if kind.quantised else 0
 
-    found = [
+    components = [
         Part("activation checkpoints", 0 if model.offload_checkpoints else recomputed * tokens * sizes.width * residual, GRAPH),
         Part("activations kept", (layers - recomputed) * saved, GRAPH),
         Part("one layer's workspace", transient + (saved + layer_copies if recomputed else 0), ("backward",)),
@@ -161,8 +161,8 @@ def _activations(sizes: Sizes, kind: Numbers, model: ModelSettings, tokens: int,
     ]
     if kind.full and kind.autocast:
         held = ("first_pass", *GRAPH) if recomputed < layers else ("first_pass", "head")
-        found.append(Part("bf16 copies of the weights", COMPUTE * sizes.quantised, held))
-    return found
+        components.append(Part("bf16 copies of the weights", COMPUTE * sizes.quantised, held))
+    return components
 
 
 def _saved_per_token(sizes: Sizes, kind: Numbers, model: ModelSettings) -> int:
@@ -186,7 +186,7 @@ def _saved_per_token(sizes: Sizes, kind: Numbers, model: ModelSettings) -> int:
 
 
 def _scores(sizes: Sizes, tokens: int, max_length: int, *, saved: bool) -> int:
-    """Stored attention scores: 10 bytes each kept (two bf16, one fp32, masks), 8 more for a moment."""
+    """Stored attention scores: 10 bytes each kept (two bf16, one fp32, masks), 8 more while they are worked out."""
     each = 10 if saved else 8
     if not sizes.packed_attention:
         return each * sizes.heads * tokens * tokens

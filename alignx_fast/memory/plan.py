@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from alignx_fast.config import Settings, Stage
+from alignx_fast.losses.cost import COMPUTE, Part
 from alignx_fast.memory import formulas, gpus, speed
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.memory.sizes import Sizes, count, count_adapters
@@ -39,7 +40,7 @@ class Plan:
     """Tokens per micro-batch that the components are for: as set, or with auto the largest that fits."""
     largest: int | None
     """The largest micro-batch that fits with `HEADROOM`, at most `MOST_TOKENS`; None where not even one row does."""
-    parts: list[formulas.Part]
+    parts: list[Part]
     cpu_bytes: int
     """Checkpoints in CPU memory."""
     rows_per_step: int
@@ -134,8 +135,7 @@ def auto_tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Sta
     if device.type != "cuda":
         return CPU_TOKENS
     available = process_bytes(device) + formulas.CONTEXT_BYTES
-    found = plan(settings, gpu_bytes=available, stage=stage).largest
-    return found or settings.data.max_length
+    return plan(settings, gpu_bytes=available, stage=stage).largest or settings.data.max_length
 
 
 def process_bytes(device: torch.device) -> int:
@@ -155,8 +155,8 @@ def _largest(at: Callable[[int], Plan], least: int, most: int) -> int | None:
     """The largest number of tokens that fits, by bisection: memory rises with tokens."""
 
     def fits(tokens: int) -> bool:
-        found = at(tokens)
-        return found.total <= (1 - HEADROOM) * found.gpu_bytes
+        planned = at(tokens)
+        return planned.total <= (1 - HEADROOM) * planned.gpu_bytes
 
     if not fits(least):
         return None
@@ -171,7 +171,7 @@ def _offloaded(sizes: Sizes, settings: Settings, tokens: int) -> int:
     every = int(settings.model.gradient_checkpointing)
     if not (every and settings.model.offload_checkpoints):
         return 0
-    residual = 4 if formulas.numbers(settings.model).autocast else formulas.COMPUTE
+    residual = 4 if formulas.numbers(settings.model).autocast else COMPUTE
     return -(-sizes.layers // every) * tokens * sizes.width * residual
 
 

@@ -4,13 +4,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory import formulas
-from alignx_fast.memory.advice import NO_WAY_OUT, Change
+from alignx_fast.memory.advice import NOTHING_FITS, ChangeSet
 from alignx_fast.memory.gpus import GIB, UTILISATION
 from alignx_fast.memory.plan import Plan
 from alignx_fast.memory.speed import TOKENS_PER_ROW
 
-PHASES = {
+PHASE_NAMES = {
     "first_pass": "first pass for the sentence vectors",
     "losses": "losses over the step",
     "head": "logits",
@@ -25,10 +26,10 @@ def render(plan: Plan) -> Group:
     table = Table(title=title, title_justify="left", title_style="bold", show_footer=True, box=None)
     table.add_column("component", footer="planned")
     table.add_column("GiB", justify="right", footer=f"{plan.total / GIB:.2f}")
-    table.add_column("held", footer=f"most in: {PHASES[plan.peak_phase]}")
+    table.add_column("held", footer=f"most in: {PHASE_NAMES[plan.peak_phase]}")
     for part in plan.parts:
         counted = plan.peak_phase in part.phases
-        held = "" if part.phases == formulas.PHASES else ", ".join(PHASES[phase] for phase in part.phases)
+        held = "" if part.phases == PHASES else ", ".join(PHASE_NAMES[phase] for phase in part.phases)
         table.add_row(
             part.name, f"{part.bytes / GIB:.2f}", held + ("" if counted else " (not at the peak)"), style="" if counted else "dim"
         )
@@ -57,12 +58,13 @@ def sentences(plan: Plan) -> list[str]:
     return [line for line in lines if line]
 
 
-def render_ways(ways: list[tuple[Change, ...]]) -> Group:
+def render_changes(change_sets: list[ChangeSet]) -> Group:
     """The `changes` of settings that make it fit."""
-    if not ways:
-        return Group(Text(f"{NO_WAY_OUT[0].upper()}{NO_WAY_OUT[1:]}."))
-    lines = ["The cheapest ways to make every stage fit:" if len(ways) > 1 else "The way to make every stage fit:"]
-    for way in ways:
-        options, prices = " ".join(change.option for change in way), "; ".join(dict.fromkeys(change.price for change in way))
+    if not change_sets:
+        return Group(Text(f"{NOTHING_FITS[0].upper()}{NOTHING_FITS[1:]}."))
+    lines = ["The cheapest ways to make every stage fit:" if len(change_sets) > 1 else "The way to make every stage fit:"]
+    for change_set in change_sets:
+        options = " ".join(change.option for change in change_set)
+        prices = "; ".join(dict.fromkeys(change.price for change in change_set))
         lines.append(f"  {options}    ({prices})")
     return Group(*(Text(line) for line in lines))

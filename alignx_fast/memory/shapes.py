@@ -77,7 +77,9 @@ def read_config(settings: ModelSettings) -> tuple[PreTrainedConfig, str]:
 
 
 def _load(path: str, settings: ModelSettings, *, offline: bool) -> PreTrainedConfig:
-    return AutoConfig.from_pretrained(path, trust_remote_code=settings.trust_remote_code, local_files_only=offline)
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": offline}
+    config: PreTrainedConfig = AutoConfig.from_pretrained(path, **options)
+    return config
 
 
 def _first_line(error: Exception) -> str:

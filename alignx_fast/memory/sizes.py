@@ -90,7 +90,8 @@ def _meta_model(config: PreTrainedConfig) -> PreTrainedModel:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model
 
 
 @lru_cache(maxsize=16)

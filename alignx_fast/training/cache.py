@@ -37,7 +37,7 @@ def build_cache(loss: Loss, vectors: Sequence[Vectors], pairs: Pairs) -> CachedL
         if gradient is not None:
             surrogate = surrogate + (parameter * gradient).sum()
     sizes = [len(read[0]) for read in vectors]
-    parts = [gradient.split(sizes) for gradient in at_vectors]
+    parts = [torch.split(gradient, sizes) for gradient in at_vectors]
     return CachedLoss(value.detach(), list(zip(*parts, strict=True)), surrogate)
 
 

@@ -1,6 +1,7 @@
 """The run log (JSONL, always written) and the progress on the terminal."""
 
 import json
+import logging
 import math
 import signal
 import sys
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
+
+log = logging.getLogger(__name__)
 
 
 class RunLog(TrainerCallback):
@@ -68,7 +71,7 @@ class StopAtStepEnd(TrainerCallback):
 
     def _ask(self, *_: Any) -> None:
         self.asked = True
-        print("Stopping after this step, with a checkpoint; once more stops at once.", flush=True)
+        log.warning("Stopping after this step, with a checkpoint; once more stops at once.")
         self._restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -142,7 +145,7 @@ class ProgressLine(TrainerCallback):
                 self.bar.console.print(f"{self.title}  step {state.global_step}  {text}", highlight=False)
             self.bar.update(self.task, terms=text)
         else:
-            print(f"{self.title}  {state.global_step}/{state.max_steps}  {text}  {self._time_left(state)}", flush=True)
+            log.info("%s  %d/%d  %s  %s", self.title, state.global_step, state.max_steps, text, self._time_left(state))
 
     def _time_left(self, state: TrainerState) -> str:
         done = state.global_step - self.first_step

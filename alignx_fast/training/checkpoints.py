@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from alignx_fast.errors import UserError
 from alignx_fast.losses.base import Loss
 
 LOSSES_FILE = "alignment_heads.safetensors"
@@ -23,11 +24,21 @@ def save_losses(losses: Iterable[Loss], folder: Path) -> None:
 
 
 def load_losses(losses: Iterable[Loss], folder: Path) -> None:
-    """Take back what `save_losses` wrote."""
+    """Take back what `save_losses` wrote.
+
+    Raises:
+        UserError: the file lacks a tensor of a loss.
+    """
     file = folder / LOSSES_FILE
     tensors = load_file(file) if file.exists() else {}
     for loss in losses:
-        loss.restore(tensors)
+        try:
+            loss.restore(tensors)
+        except KeyError as error:
+            raise UserError(
+                f"{file} does not hold {error.args[0]}, so this checkpoint was not made with these losses: start again in another "
+                "folder with --output."
+            ) from None
 
 
 def last_checkpoint(folder: Path) -> Path | None:

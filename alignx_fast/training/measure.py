@@ -13,6 +13,7 @@ from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
 from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory import formulas
 from alignx_fast.memory.plan import plan, process_bytes
 from alignx_fast.memory.shapes import read_config
@@ -98,7 +99,7 @@ def measure(settings: Settings, *, stage: Stage = "align") -> MeasuredStep:
         optimizer.zero_grad(set_to_none=False)
     phases = [
         MeasuredPhase(phase, expected[phase], readings.bytes[phase] - before, readings.seconds[phase])
-        for phase in formulas.PHASES
+        for phase in PHASES
         if phase in readings.bytes
     ]
     return MeasuredStep(phases, sum(batch.num_tokens for batch in batches))
@@ -127,10 +128,9 @@ class _Readings:
 def _optimizer(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-    import bitsandbytes as bnb
+    from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
-    kind = bnb.optim.PagedAdamW8bit if name == "paged_adamw_8bit" else bnb.optim.AdamW8bit
-    return kind(parameters, lr=1e-6)
+    return (PagedAdamW8bit if name == "paged_adamw_8bit" else AdamW8bit)(parameters, lr=1e-6)
 
 
 def _batches(settings: Settings, tokens: int, vocabulary: int) -> list[PackedBatch]:

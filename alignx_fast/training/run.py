@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings, Stage, load_settings
 from alignx_fast.data.gather import training_texts
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
@@ -62,14 +62,17 @@ class Run:
                 raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
         if settings.evaluation.enabled and settings.evaluation.tasks:  # before an hour of training, not after it
             check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
-        if torch.cuda.is_available() and settings.model.path != BUILTIN_TINY:
-            load_config(settings.model.path, settings.model)
-            check_fits(settings, card_bytes())
+        layers = settings.model.tiny_layers
+        if settings.model.path != BUILTIN_TINY:
+            layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
+            if torch.cuda.is_available():
+                check_fits(settings, card_bytes())
+        for loss in settings.align.losses:
+            loss.check(layers)
         self._open_folder()
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
-        config = load_config(self.base, settings.model)
-        self.align_layer = align_layer(settings.model, config)
+        self.align_layer = align_layer(settings.model, load_config(self.base, settings.model))
 
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""
@@ -105,8 +108,9 @@ class Run:
                 raise UserError(
                     f"{self.folder} already holds a run: continue it with --resume, or choose another folder with --output."
                 )
-            before, now = _flat(yaml.safe_load(file.read_text())), _flat(wanted)
-            if changed := [key for key in now if now[key] != before.get(key) and not key.endswith(FREE)]:
+            # Read as settings, so that what a newer version can set has its default in an older run.
+            before, now = _flat(load_settings(file).model_dump(mode="json")), _flat(wanted)
+            if changed := [key for key in now if now[key] != before[key] and not key.endswith(FREE)]:
                 raise UserError(
                     f"{self.folder} was started with another value of {changed[0]}: give the same settings, or choose another "
                     "folder with --output."
@@ -124,7 +128,6 @@ class Run:
 
     def _base_model(self) -> str:
         if self.settings.model.path != BUILTIN_TINY:
-            load_config(self.settings.model.path, self.settings.model)
             return self.settings.model.path
         folder = self.folder / "base"
         if not folder.exists():
@@ -251,11 +254,12 @@ def samples(folder: Path, count: int = 4) -> list[str]:
     return lines
 
 
-def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested settings by dotted names, without the folder, which may be moved."""
+    dotted: dict[str, object] = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return {key: value for key, value in found.items() if key != "output"}
+        dotted |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return {key: value for key, value in dotted.items() if key != "output"}
 
 
 def _link_or_copy(source: str, target: str) -> None:

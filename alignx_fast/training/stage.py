@@ -1,5 +1,6 @@
 """One stage of training, from settings to a saved model: `align`, its control `ntp_only`, or `instruct`."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock,
 from alignx_fast.training.checkpoints import last_checkpoint
 from alignx_fast.training.sampler import rows_in_step, steps_in_epochs
 from alignx_fast.training.trainer import AlignXTrainer
+
+log = logging.getLogger(__name__)
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
@@ -115,16 +118,15 @@ def run_stage(
     checkpoint = last_checkpoint(folder) if resume else None
     resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     progress, stop = ProgressLine(name), StopAtStepEnd()
-    log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
+    run_log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
     used = in_use(settings, stage, model)
-    log.event("start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)})
+    run_log.event(
+        "start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)}
+    )
     record = read_json(run / "environment.json")
     write_json(run / "environment.json", record | {"used": record.get("used", {}) | {name: used}})
-    print(
-        f"{name}: "
-        + ", ".join(f"{what} {how}" for what, how in used.items())
-        + f", {tokens_per_micro_batch} tokens a micro-batch"
-    )
+    parts = [*(f"{what} {how}" for what, how in used.items()), f"{tokens_per_micro_batch} tokens a micro-batch"]
+    log.info("%s: %s", name, ", ".join(parts))
     trainer = AlignXTrainer(
         model=model,
         args=training_arguments(settings, stage, folder, len(prepared.train)),
@@ -136,7 +138,7 @@ def run_stage(
         train_on_prompt=settings.data.train_on_prompt,
         mixing_temperature=settings.data.mixing_temperature,
         processing_class=tokenizer,
-        callbacks=[log, progress, stop] + ([] if stage.save_every else [SaveByTheClock()]),
+        callbacks=[run_log, progress, stop] + ([] if stage.save_every else [SaveByTheClock()]),
     )
     every = trainer.args.eval_steps
     try:
@@ -146,7 +148,7 @@ def run_stage(
             trainer.evaluate()
     except Exception:
         if saved := trainer.save_finished_steps():
-            print(f"Step {trainer.state.global_step + 1} failed; the steps before it are saved in {saved}.")
+            log.error("Step %d failed; the steps before it are saved in %s.", trainer.state.global_step + 1, saved)
         raise
     finally:
         progress.close()

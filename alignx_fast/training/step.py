@@ -150,7 +150,7 @@ class AlignStep:
 
     @torch.no_grad()
     def dev_terms(self, batches: Sequence[PackedBatch]) -> Terms:
-        """"loss_<name>" of every loss over all label tokens or pairs of the micro-batches, without gradients, queue or dropout."""
+        """ "loss_<name>" of every loss over all label tokens or pairs of the micro-batches, without gradients, queue or dropout."""
         totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
         terms: Terms = {}
         with self.autocast(), _evaluating(self.losses):

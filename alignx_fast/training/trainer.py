@@ -107,7 +107,7 @@ class AlignXTrainer(Trainer):
 
     # Data: one batch is the rows of one optimizer step.
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[dict[str, list[Example]]]:
         columns = self.train_dataset.with_format("numpy", columns=["src_lang", "tgt_lang"])
         groups = language_groups(np.asarray(columns["src_lang"]), np.asarray(columns["tgt_lang"]))
         sampler = StepSampler(
@@ -166,7 +166,7 @@ class AlignXTrainer(Trainer):
             self._zero_grad(model)
             set_random_state(before, self.args.device)
             # A backward pass that failed within recomputed layers holds on to them until the next one.
-            torch.zeros((), device=self.args.device, requires_grad=True).backward()
+            torch.autograd.backward(torch.zeros((), device=self.args.device, requires_grad=True))
             torch.cuda.empty_cache()
 
     def _run_step(self, model: nn.Module, batches: list[PackedBatch]) -> Terms:
@@ -193,7 +193,9 @@ class AlignXTrainer(Trainer):
         return optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        return self.accelerator.clip_grad_norm_([*model.parameters(), *self._loss_parameters()], self.args.max_grad_norm)
+        parameters = [*model.parameters(), *self._loss_parameters()]
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
+        return norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         parameters = sum(p.numel() for p in self.model.parameters())
@@ -218,7 +220,10 @@ class AlignXTrainer(Trainer):
             batches = self.pack(rows)
             terms = self.align_step.dev_terms(batches)
             for loss in self.align_step.losses:
-                name, weight = f"loss_{loss.name}", len(rows) if loss.on_pairs else sum(batch.num_label_tokens for batch in batches)
+                name, weight = (
+                    f"loss_{loss.name}",
+                    len(rows) if loss.on_pairs else sum(batch.num_label_tokens for batch in batches),
+                )
                 sums[name] = sums.get(name, 0.0) + float(terms[name]) * weight
                 weights[name] = weights.get(name, 0) + weight
         self.model.train(was_training)

@@ -9,7 +9,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.memory.advice import changes
 from alignx_fast.memory.gpus import GIB, parse_memory
 from alignx_fast.memory.plan import Plan, card_bytes, plan
-from alignx_fast.memory.render import render, render_ways
+from alignx_fast.memory.render import render, render_changes
 
 DEFAULT_GPU = "24GiB"
 
@@ -31,7 +31,7 @@ def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
         if measured:
             console.print(_measured(settings, found), "")
     if not fits:
-        console.print(render_ways(changes(settings, gpu_bytes=size)))
+        console.print(render_changes(changes(settings, gpu_bytes=size)))
 
 
 def _measured(settings: Settings, planned: Plan) -> Table:

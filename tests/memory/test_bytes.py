@@ -12,6 +12,7 @@ from alignx_fast.config import AlignSettings, LoraSettings, ModelSettings
 from alignx_fast.data.packing import collate
 from alignx_fast.data.spans import Example
 from alignx_fast.losses.base import ModelShape
+from alignx_fast.losses.cost import COMPUTE, optimizer_bytes
 from alignx_fast.losses.matching import Matching
 from alignx_fast.memory import formulas
 from alignx_fast.memory.sizes import count, count_adapters
@@ -97,7 +98,7 @@ def test_optimizer_state(name: str) -> None:
     for state in optimizer.state.values():
         # The two 8-bit code tables are shared by all tensors.
         real += sum(v.nbytes for key, v in state.items() if isinstance(v, torch.Tensor) and key != "step" and "qmap" not in key)
-    assert formulas.optimizer_bytes(tuple(t.numel() for t in tensors), name, 4) == real
+    assert optimizer_bytes(tuple(t.numel() for t in tensors), name, 4) == real
 
 
 def test_matching_classifier() -> None:
@@ -123,7 +124,7 @@ def test_activations_kept_for_backward(family: str, tuning: str, dtype: str, mon
     kind = formulas.numbers(settings)
     found = TOKENS * formulas._saved_per_token(sizes, kind, settings)
     if kind.autocast:
-        found += formulas.COMPUTE * sizes.quantised // sizes.layers
+        found += COMPUTE * sizes.quantised // sizes.layers
     assert found == pytest.approx(real, rel=0.13)
 
 

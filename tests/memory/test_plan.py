@@ -9,7 +9,7 @@ from support.tiny_models import tiny_model
 
 from alignx_fast.config import Settings, Stage, load_settings
 from alignx_fast.errors import UserError
-from alignx_fast.memory import formulas
+from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory.advice import apply, changes, check_fits
 from alignx_fast.memory.gpus import GIB, parse_memory, representative
 from alignx_fast.memory.plan import CPU_TOKENS, HEADROOM, MOST_TOKENS, Plan, auto_tokens_per_micro_batch, plan
@@ -221,6 +221,6 @@ def test_measuring_without_a_gpu_is_refused() -> None:
 def test_the_plan_is_within_a_tenth_of_what_is_measured(tuning: str) -> None:
     changed = {"model__path": "meta-llama/Llama-3.2-1B", "model__tuning": tuning, "align__tokens_per_micro_batch": 4096}
     found = {line.phase: line for line in measure(settings(**changed)).phases}
-    assert set(found) == set(formulas.PHASES)
+    assert set(found) == set(PHASES)
     most = max(found.values(), key=lambda line: line.measured)
     assert abs(most.error) <= 0.1, found

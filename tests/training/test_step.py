@@ -126,7 +126,11 @@ def test_dropout_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     read: dict[str, list] = {"contrastive": [], "matching": []}
     for loss in step.losses:
         if loss.name in read:
-            monkeypatch.setattr(loss, "read", lambda forward, loss=loss: read[loss.name].append(type(loss).read(loss, forward)) or read[loss.name][-1])
+            monkeypatch.setattr(
+                loss,
+                "read",
+                lambda forward, loss=loss: read[loss.name].append(type(loss).read(loss, forward)) or read[loss.name][-1],
+            )
     step(cut(rows, 1), torch.Tensor.backward)
     for vectors in read.values():
         first, second = vectors[: len(rows)], vectors[len(rows) :]

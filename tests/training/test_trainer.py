@@ -16,8 +16,10 @@ from alignx_fast.errors import UserError
 from alignx_fast.losses.queue import TargetQueue
 from alignx_fast.training import callbacks
 from alignx_fast.training.callbacks import RunLog
+from alignx_fast.training.checkpoints import last_checkpoint
+from alignx_fast.training.sampler import StepSampler
 from alignx_fast.training.step import AlignStep
-from alignx_fast.training.trainer import AlignXTrainer, StepSampler, last_checkpoint
+from alignx_fast.training.trainer import AlignXTrainer
 
 ROWS = 10
 SETTINGS = AlignSettings.model_validate(
@@ -230,7 +232,7 @@ def test_packed_rows_are_not_split_over_gpus(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_halves_and_repeats_the_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also when gradients were there already: the same rows again, and the result of a run that never ran out."""
     settings = SETTINGS.model_copy(deep=True)
@@ -267,7 +269,7 @@ def test_out_of_memory_halves_and_repeats_the_step(
     (whole, twice), (repeated, thrice) = results
     assert thrice == [twice[0], twice[1], twice[1]]
     assert repeated.tokens_per_micro_batch == 32
-    assert "32 tokens per micro-batch" in capsys.readouterr().out
+    assert "32 tokens per micro-batch" in caplog.text
     (event,) = [json.loads(line) for line in (tmp_path / "True.jsonl").read_text().splitlines() if "out_of_memory" in line]
     assert (event["step"], event["tokens_per_micro_batch"]) == (1, 32)
     for name, value in weights(whole).items():

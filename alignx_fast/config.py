@@ -4,8 +4,9 @@ Each field is explained where it stands. Unknown keys are refused with the neare
 """
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -21,6 +22,8 @@ Stage = Literal["align", "instruct"]
 
 
 class LoraSettings(Group):
+    """Low-rank adapters, for lora and qlora."""
+
     rank: int = Field(16, gt=0)
     """Rank of the low-rank update."""
     alpha: float = Field(32.0, gt=0)
@@ -36,6 +39,8 @@ class LoraSettings(Group):
 
 
 class ModelSettings(Group):
+    """The base model, and what of it is trained."""
+
     path: str = "builtin:tiny"
     """A Hugging Face model name or folder, or `builtin:tiny`: a small Llama with its own tokenizer, built from the training text."""
     tuning: Literal["full", "lora", "qlora"] = "full"
@@ -68,6 +73,8 @@ class ModelSettings(Group):
 
 
 class ParallelSource(Group):
+    """One source of translation pairs."""
+
     path: str
     """JSONL or TSV file (also .gz), `builtin:phrasebook`, or a Hugging Face dataset (format: hf)."""
     target_path: str | None = None
@@ -89,6 +96,8 @@ class ParallelSource(Group):
 
 
 class InstructionSource(Group):
+    """One source of instructions."""
+
     path: str
     """JSONL file (also .gz) with instruction, input, output and optionally lang, `builtin:phrasebook`, or a Hugging Face dataset."""
     format: Literal["auto", "jsonl", "hf"] = "auto"
@@ -106,6 +115,8 @@ class InstructionSource(Group):
 
 
 class DataSettings(Group):
+    """Sources, and how rows are made of them."""
+
     parallel: list[ParallelSource] = [ParallelSource(path="builtin:phrasebook")]
     """Translation pairs: stage 1, and the translation instructions of stage 2."""
     instructions: list[InstructionSource] = [InstructionSource(path="builtin:phrasebook")]
@@ -133,12 +144,15 @@ class DataSettings(Group):
 
 
 class StageSettings(Group):
+    """What both stages have in common: length, optimizer, record."""
+
     epochs: float = Field(2.0, gt=0)
     """Passes over the data; ignored where `max_steps` is set."""
     max_steps: int | None = Field(None, gt=0)
     """Optimizer steps."""
     tokens_per_micro_batch: Annotated[int | Literal["auto"], AfterValidator(at_least_one)] = "auto"
-    """Tokens in one forward pass: speed and memory, and what a loss per micro-batch sees (`negatives`, `scope`). auto: by the plan."""
+    """Tokens in one forward pass; auto takes what the memory plan allows. Changes speed and memory, and the result only of a loss that is set
+    to be taken per micro-batch (`negatives`, `scope`)."""
     learning_rate: float = Field(2e-4, gt=0)
     """Peak learning rate (about 2e-6 for full fine-tuning of a large model, 2e-4 for adapters)."""
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
@@ -183,6 +197,8 @@ class StageSettings(Group):
 
 
 class AlignSettings(StageSettings):
+    """Stage 1, continual pre-training with the alignment losses."""
+
     pairs_per_step: int = Field(128, gt=1)
     """Translation pairs in one optimizer step: also the number of in-batch negatives."""
     contrastive: ContrastiveSettings = ContrastiveSettings()
@@ -205,6 +221,8 @@ class AlignSettings(StageSettings):
 
 
 class InstructSettings(StageSettings):
+    """Stage 2, instruction tuning."""
+
     rows_per_step: int = Field(128, gt=0)
     """Rows in one optimizer step."""
 
@@ -215,6 +233,8 @@ class InstructSettings(StageSettings):
 
 
 class EvaluationSettings(Group):
+    """What is scored before and after."""
+
     enabled: bool = True
     """Evaluate before and after."""
     sentences: int = Field(300, gt=1)
@@ -240,6 +260,8 @@ class EvaluationSettings(Group):
 
 
 class Settings(Group):
+    """Everything a run can be told."""
+
     name: str = "run"
     """Name of the run, used in titles."""
     output: Path = Path("runs/run")
@@ -261,7 +283,7 @@ class Settings(Group):
         return self.align if name == "align" else self.instruct
 
 
-def load_settings(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
+def load_settings(path: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
     """Read a YAML file (None: the defaults) and apply dotted overrides such as {"align.pairs_per_step": 256}.
 
     Raises:
@@ -276,7 +298,7 @@ def load_settings(path: Path | None, overrides: dict[str, Any] | None = None) ->
         raise UserError(explain(error, str(path or "command line"))) from None
 
 
-def read_tree(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, object]:
     """The nested keys of a YAML file.
 
     Raises:
@@ -297,13 +319,14 @@ def read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def set_dotted(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def set_dotted(tree: dict[str, object], dotted: str, value: object) -> None:
     """Set `a.b.c` in nested dicts, making groups where there are none."""
     *groups, leaf = dotted.split(".")
     for group in groups:
         inner = tree.get(group)
         if not isinstance(inner, dict):
-            inner = tree[group] = {}
+            inner = {}
+            tree[group] = inner
         tree = inner
     tree[leaf] = value
 

@@ -1,7 +1,6 @@
 """Model configurations for the plan: read from a folder or the local cache, else from published figures, else from the hub."""
 
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -20,12 +19,12 @@ _LLAMA_3_8B = {
 }
 
 
-def _xglm(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+def _xglm(width: int, inner: int, layers: int, heads: int) -> dict[str, object]:
     sizes = {"d_model": width, "ffn_dim": inner, "num_layers": layers, "attention_heads": heads}
     return {"model_type": "xglm", "vocab_size": 256008} | sizes
 
 
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, dict[str, object]] = {
     "google/gemma-2b": {
         "model_type": "gemma",
         "vocab_size": 256000,

@@ -7,16 +7,20 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
 
 log = logging.getLogger(__name__)
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and gives back."""
 
 
 class RunLog(TrainerCallback):
@@ -35,7 +39,12 @@ class RunLog(TrainerCallback):
         self.started = time.monotonic()
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
     ) -> None:
         """Called by the Trainer for training lines, dev lines and its final summary; the summary is left out."""
         logs = logs or {}
@@ -46,14 +55,14 @@ class RunLog(TrainerCallback):
         elif "loss" in logs:
             self._write(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
 
-    def event(self, name: str, step: int, values: dict[str, Any]) -> None:
+    def event(self, name: str, step: int, values: Mapping[str, object]) -> None:
         """A line that is no training step."""
-        self._write(step, {"event": name} | values)
+        self._write(step, {"event": name, **values})
 
-    def _write(self, step: int, values: dict[str, Any]) -> None:
+    def _write(self, step: int, values: Mapping[str, object]) -> None:
         if (self.stage, step, values.get("event")) in self.seen:
             return
-        line = {"stage": self.stage, "step": step, "time": self.offset + time.monotonic() - self.started} | values
+        line = {"stage": self.stage, "step": step, "time": self.offset + time.monotonic() - self.started, **values}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -63,22 +72,22 @@ class StopAtStepEnd(TrainerCallback):
 
     def __init__(self) -> None:
         self.asked = False
-        self.before: dict[signal.Signals, Any] = {}
+        self.before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             self.before = {kind: signal.signal(kind, self._ask) for kind in (signal.SIGINT, signal.SIGTERM)}
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, *_: object) -> None:
         self.asked = True
         log.warning("Stopping after this step, with a checkpoint; once more stops at once.")
         self._restore()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._restore()
         if self.asked and error[0] is None:
             raise KeyboardInterrupt
@@ -94,11 +103,11 @@ class SaveByTheClock(TrainerCallback):
     def __init__(self) -> None:
         self.saved = time.monotonic()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS:
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self.saved = time.monotonic()
 
 
@@ -108,10 +117,10 @@ class ProgressLine(TrainerCallback):
     def __init__(self, title: str) -> None:
         self.title = title
         self.bar: Progress | None = None
-        self.task: Any = None
+        self.task = TaskID(0)
         self.started, self.first_step = 0.0, 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
         if sys.stdout.isatty():
             columns = (
@@ -125,12 +134,17 @@ class ProgressLine(TrainerCallback):
             self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, terms="")
             self.bar.start()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
     ) -> None:
         logs = logs or {}
         if "loss" in logs:
@@ -159,11 +173,11 @@ class ProgressLine(TrainerCallback):
         if self.bar is not None:
             self.bar.stop()
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         self.close()
 
 
-def loss_terms(logs: dict[str, Any], prefix: str) -> str:
+def loss_terms(logs: Mapping[str, float], prefix: str) -> str:
     """The whole loss and its terms in one line: `loss 2.345  ntp 2.012  contrastive 0.417`."""
     names = sorted((key for key in logs if key.startswith(f"{prefix}loss")), key=lambda key: key != f"{prefix}loss")
     return "  ".join(f"{key.removeprefix(prefix).removeprefix('loss_')} {logs[key]:.3f}" for key in names)

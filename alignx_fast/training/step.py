@@ -3,7 +3,7 @@
 With cached gradients (GradCache, arXiv 2101.06983) a loss sees all pairs of the step at once while only one micro-batch is in memory:
 
 1. `first_pass`: read every micro-batch's sentence vectors without a graph, in a forward pass that ends at the deepest layer needed;
-2. `build_cache`: take each loss over all vectors, and its gradients at the vectors;
+2. `take_whole_step`: take each loss over all vectors, and its gradients at the vectors;
 3. `forward_backward`: run every micro-batch once more, now with a graph, and send the losses per micro-batch and the cached gradients back.
 
 Loss and gradients equal those of one full batch; the price is the first pass.
@@ -74,7 +74,7 @@ class AlignStep:
         cache: dict[str, CachedLoss] = {}
         if len(batches) > 1:  # a single micro-batch is the whole step already
             for run in runs:
-                cache |= self.build_cache(run, pairs)
+                cache |= self.take_whole_step(run, pairs)
         terms = {loss.name: torch.zeros((), device=self.device) for loss in trained}
         for name, cached in cache.items():
             terms[name] += cached.value.float()
@@ -93,7 +93,7 @@ class AlignStep:
             total = total + loss.weight * terms[loss.name]
         return {"loss": total} | {f"loss_{name}": term for name, term in terms.items()}
 
-    def build_cache(self, run: Run, pairs: Pairs) -> dict[str, CachedLoss]:
+    def take_whole_step(self, run: Run, pairs: Pairs) -> dict[str, CachedLoss]:
         """Take the losses that want the whole step over the vectors of a first pass; empty where no loss does."""
         losses = [loss for loss in run.losses if loss.settings.needs_whole_step]
         if not losses:
@@ -150,7 +150,7 @@ class AlignStep:
 
     @torch.no_grad()
     def dev_terms(self, batches: Sequence[PackedBatch]) -> Terms:
-        """ "loss_<name>" of every loss over all label tokens or pairs of the micro-batches, without gradients, queue or dropout."""
+        """Every loss over all label tokens or pairs of the micro-batches, by `loss_<name>`; without gradients, queue or dropout."""
         totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
         terms: Terms = {}
         with self.autocast(), _evaluating(self.losses):

@@ -12,7 +12,6 @@ import math
 import resource
 import time
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -125,7 +124,9 @@ class AlignXTrainer(Trainer):
 
     # The step.
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, list[Example]], num_items_in_batch: object = None
+    ) -> torch.Tensor:
         """Forward and backward of one optimizer step; after an error the model and all random states are as before it."""
         model.train()
         before = random_state(self.args.device)
@@ -197,14 +198,16 @@ class AlignXTrainer(Trainer):
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
         return norm
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+    def floating_point_ops(self, inputs: dict[str, list[Example]]) -> int:
         parameters = sum(p.numel() for p in self.model.parameters())
         return 6 * parameters * sum(len(row["input_ids"]) for row in inputs["rows"])
 
     # Dev loss and log.
 
     @torch.no_grad()
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+    def evaluate(
+        self, eval_dataset: datasets.Dataset | None = None, ignore_keys: object = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
         """Dev losses, always over the same rows: L_ntp per token, the others over as many pairs as a training step holds."""
         started, was_training = time.perf_counter(), self.model.training
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -261,12 +264,12 @@ class AlignXTrainer(Trainer):
         self._save_checkpoint(self.model, None)
         return folder
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _save_checkpoint(self, *args: object, **kwargs: object) -> None:
         started = time.perf_counter()
         super()._save_checkpoint(*args, **kwargs)
         self._paused += time.perf_counter() - started
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
         super()._save(output_dir, state_dict)
         folder = output_dir or self.args.output_dir
         assert folder is not None  # TrainingArguments has a default

@@ -65,7 +65,7 @@ def read_config(settings: ModelSettings) -> tuple[PreTrainedConfig, str]:
         return _load(str(folder) if local else settings.path, settings, offline=True), "config"
     except (OSError, ValueError) as error:
         if published := PUBLISHED.get(settings.path):
-            kind, values = published["model_type"], {key: value for key, value in published.items() if key != "model_type"}
+            kind, values = str(published["model_type"]), {key: value for key, value in published.items() if key != "model_type"}
             return AutoConfig.for_model(kind, **values), "published figures"
         if local:
             raise UserError(f"Cannot read the configuration of {settings.path}: {_first_line(error)}") from None

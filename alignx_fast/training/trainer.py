@@ -124,9 +124,7 @@ class AlignXTrainer(Trainer):
 
     # The step.
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, list[Example]], num_items_in_batch: object = None
-    ) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: object = None) -> torch.Tensor:
         """Forward and backward of one optimizer step; after an error the model and all random states are as before it."""
         model.train()
         before = random_state(self.args.device)
@@ -198,7 +196,7 @@ class AlignXTrainer(Trainer):
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
         return norm
 
-    def floating_point_ops(self, inputs: dict[str, list[Example]]) -> int:
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         parameters = sum(p.numel() for p in self.model.parameters())
         return 6 * parameters * sum(len(row["input_ids"]) for row in inputs["rows"])
 
@@ -261,15 +259,15 @@ class AlignXTrainer(Trainer):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if not self.failed_in_step or not self.state.global_step or is_complete(folder):
             return None
-        self._save_checkpoint(self.model, None)
+        self._save_checkpoint(self.model)
         return folder
 
-    def _save_checkpoint(self, *args: object, **kwargs: object) -> None:
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         started = time.perf_counter()
-        super()._save_checkpoint(*args, **kwargs)
+        super()._save_checkpoint(model, trial)
         self._paused += time.perf_counter() - started
 
-    def _save(self, output_dir: str | None = None, state_dict: object = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = output_dir or self.args.output_dir
         assert folder is not None  # TrainingArguments has a default

@@ -12,6 +12,7 @@ import math
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np

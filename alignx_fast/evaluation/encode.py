@@ -34,14 +34,14 @@ class Sentence:
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], languages: Sequence[str]) -> list[Sentence]:
     """Every meaning in every language it has; texts without tokens are left out."""
-    found = [
+    texts = [
         (language, m, text)
         for m, meaning in enumerate(meanings)
         for language, code in enumerate(languages)
         if (text := meaning.texts.get(code, "").strip())
     ]
-    examples = encode_texts(tokenizer, [text for *_, text in found], MAX_LENGTH) if found else []
-    sentences = [Sentence(*place, example) for place, example in zip(found, examples, strict=True)]
+    examples = encode_texts(tokenizer, [text for *_, text in texts], MAX_LENGTH) if texts else []
+    sentences = [Sentence(language, m, text, example) for (language, m, text), example in zip(texts, examples, strict=True)]
     return [sentence for sentence in sentences if sentence.example["source"][1] > sentence.example["source"][0]]
 
 

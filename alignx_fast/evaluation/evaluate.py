@@ -1,7 +1,8 @@
-"""All scores of one model on held-out sentences, as one JSON-ready dict."""
+"""All scores of one model on held-out sentences."""
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +16,16 @@ from alignx_fast.evaluation.encode import Sentence, layer_vectors, present, toke
 from alignx_fast.evaluation.layers import similarity
 from alignx_fast.evaluation.perplexity import perplexity
 from alignx_fast.evaluation.projection import sentence_map
+from alignx_fast.evaluation.results import (
+    DirectionTranslation,
+    EvaluatedAt,
+    Evaluation,
+    LanguagePerplexity,
+    LayerScores,
+    Retrieval,
+    SentenceMap,
+    TaskScore,
+)
 from alignx_fast.evaluation.retrieval import retrieval
 from alignx_fast.evaluation.sample import choose_meanings
 from alignx_fast.evaluation.translation import translation
@@ -30,20 +41,19 @@ def evaluate(
     meanings: Sequence[Meaning],
     settings: EvaluationSettings,
     *,
-    when: str,
+    evaluated_at: EvaluatedAt,
     languages: Sequence[str] | None,
     align_layer: int,
     template: Template,
     translate: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> dict:
+) -> Evaluation:
     """Retrieval, layer similarity, perplexity, translation, understanding tasks and a map of the sentence vectors.
 
     The model, its `training` flags and all random states are as before afterwards; two calls give the same result.
 
     Args:
         meanings: held-out sentences; at most `settings.sentences` are used, those in all languages if there are enough.
-        when: name of the moment: before, ntp_only, after_align or after.
         languages: languages to score; None for all that the meanings have.
         align_layer: layer of the headline retrieval score and of the map.
         progress: called with a few words before each part.
@@ -51,72 +61,120 @@ def evaluate(
     Raises:
         UserError: no held-out sentence has text in any of the languages, or a task cannot run.
     """
-    started, say = time.monotonic(), progress or (lambda words: None)
+    started, announce = time.monotonic(), progress or (lambda words: None)
     if settings.tasks:
         check_tasks(settings.tasks, settings.task_folder)
-    asked = (
-        list(dict.fromkeys(map(check_language, languages)))
-        if languages is not None
-        else sorted({code for meaning in meanings for code in meaning.texts})
+    wanted = wanted_languages(meanings, languages)
+    meanings = choose_meanings(meanings, wanted, settings.sentences)
+    codes = languages_with_text(meanings, wanted)
+    with undisturbed(model):
+        announce("encoding sentences")
+        sentences = tokenise(tokenizer, meanings, codes)
+        vectors = vector_scores(model, sentences, codes, meanings, align_layer, settings.tokens_per_batch)
+        announce("measuring perplexity")
+        predicted = perplexity(model, sentences, codes, settings.tokens_per_batch)
+        translated: dict[str, DirectionTranslation] = {}
+        translation_notes: list[str] = []
+        if translate and settings.translation_sentences:
+            translated, translation_notes = translation(model, tokenizer, meanings, settings, codes, template, announce)
+        answered: dict[str, TaskScore] = {}
+        if settings.tasks:
+            announce("answering understanding tasks")
+            answered = understanding(model, tokenizer, settings.tasks, settings.task_folder, settings.task_examples)
+    return Evaluation(
+        evaluated_at=evaluated_at,
+        model=model.config.name_or_path,
+        align_layer=align_layer,
+        num_layers=num_layers(model),
+        languages=tuple(codes),
+        sentences=len(meanings),
+        retrieval=vectors.retrieval,
+        map=vectors.map,
+        layers=vectors.layers,
+        perplexity=predicted,
+        translation=translated,
+        understanding=answered,
+        notes=(
+            *(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
+            *vector_notes(vectors.retrieval),
+            *perplexity_notes(predicted),
+            *translation_notes,
+            *understanding_notes(settings.tasks, answered),
+        ),
+        seconds=time.monotonic() - started,
     )
-    meanings = choose_meanings(meanings, asked, settings.sentences)
-    codes = [code for code in asked if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
+
+
+def wanted_languages(meanings: Sequence[Meaning], languages: Sequence[str] | None) -> list[str]:
+    """The languages asked for, each once, or else all that the meanings have."""
+    if languages is not None:
+        return list(dict.fromkeys(map(check_language, languages)))
+    return sorted({code for meaning in meanings for code in meaning.texts})
+
+
+def languages_with_text(meanings: Sequence[Meaning], wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted languages in which any meaning has text.
+
+    Raises:
+        UserError: there are none.
+    """
+    codes = [code for code in wanted if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
     if not codes:
         raise UserError(
-            f"There are no held-out sentences in {', '.join(asked) or 'any language'} to evaluate on: "
+            f"There are no held-out sentences in {', '.join(wanted) or 'any language'} to evaluate on: "
             "give some with `data.evaluation` or switch evaluation off with `evaluation.enabled: false`."
         )
-    notes = [f"No held-out sentences in {code}: it is not scored." for code in asked if code not in codes]
-
-    with undisturbed(model):
-        say("encoding sentences")
-        sentences = tokenise(tokenizer, meanings, codes)
-        result = {
-            "when": when,
-            "model": model.config.name_or_path,
-            "align_layer": align_layer,
-            "num_layers": num_layers(model),
-            "languages": codes,
-            "sentences": len(meanings),
-            **representations(model, sentences, codes, meanings, align_layer, settings.tokens_per_batch),
-        }
-        if result["retrieval"]["average"] is None:
-            notes.append("No retrieval or layer scores: no two languages share two held-out meanings.")
-        say("measuring perplexity")
-        result["perplexity"] = perplexity(model, sentences, codes, settings.tokens_per_batch)
-        if any(score["perplexity"] is None for score in result["perplexity"].values()):
-            notes.append("The model's predictions are not finite: it has diverged.")
-        result["translation"] = {}
-        if translate and settings.translation_sentences:
-            result["translation"], words = translation(model, tokenizer, meanings, settings, codes, template, say)
-            notes += words
-        result["understanding"] = {}
-        if settings.tasks:
-            say("answering understanding tasks")
-            asked_of = (settings.tasks, settings.task_folder, settings.task_examples)
-            result["understanding"] = understanding(model, tokenizer, *asked_of)
-            if not result["understanding"]:
-                notes.append("No understanding task has an accuracy, exact match or F1: none is scored.")
-    return result | {"notes": notes, "seconds": time.monotonic() - started}
+    return codes
 
 
-def representations(
+class VectorScores(NamedTuple):
+    """The scores that come from sentence vectors."""
+
+    retrieval: Retrieval
+    map: SentenceMap
+    layers: LayerScores
+
+
+def vector_scores(
     model: Model,
     sentences: Sequence[Sentence],
     languages: Sequence[str],
     meanings: Sequence[Meaning],
     align_layer: int,
     tokens_per_batch: int,
-) -> dict:
-    """The scores that come from sentence vectors: {"retrieval", "layers", "map"}; layer scores have num_layers + 1 entries."""
+) -> VectorScores:
+    """Similarity and retrieval at every layer, num_layers + 1 of them; retrieval by direction and the map at the align layer."""
     has_LN = present(sentences, len(languages), len(meanings))
-    scores: dict[str, list] = {"similarity": [], "unrelated": [], "cka": [], "retrieval": []}
-    found: dict = {}
+    similarities, averages = [], []
+    at_align_layer, plane = Retrieval(), SentenceMap()
     for layer, vectors_LND in layer_vectors(model, sentences, has_LN, range(num_layers(model) + 1), tokens_per_batch):
         vectors_LND = torch.nan_to_num(vectors_LND)  # a diverged model scores as bad as constant vectors, and is reported
         ranked = retrieval(vectors_LND, has_LN, languages)
-        for name, value in (similarity(vectors_LND, has_LN) | {"retrieval": ranked["average"]}).items():
-            scores[name].append(value)
+        similarities.append(similarity(vectors_LND, has_LN))
+        averages.append(ranked.average)
         if layer == align_layer:
-            found = {"retrieval": ranked, "map": sentence_map(vectors_LND, has_LN, languages, meanings, layer)}
-    return found | {"layers": scores}
+            at_align_layer, plane = ranked, sentence_map(vectors_LND, has_LN, languages, meanings, layer)
+    layers = LayerScores(
+        similarity=tuple(scores.translations for scores in similarities),
+        unrelated=tuple(scores.unrelated for scores in similarities),
+        cka=tuple(scores.cka for scores in similarities),
+        retrieval=tuple(averages),
+    )
+    return VectorScores(at_align_layer, plane, layers)
+
+
+def vector_notes(scores: Retrieval) -> list[str]:
+    """A note where nothing could be compared."""
+    return ["No retrieval or layer scores: no two languages share two held-out meanings."] if scores.average is None else []
+
+
+def perplexity_notes(scores: dict[str, LanguagePerplexity]) -> list[str]:
+    """A note on a model that has diverged."""
+    diverged = any(score.perplexity is None for score in scores.values())
+    return ["The model's predictions are not finite: it has diverged."] if diverged else []
+
+
+def understanding_notes(tasks: Sequence[str], scores: dict[str, TaskScore]) -> list[str]:
+    """A note where tasks were asked for and none could be scored."""
+    unscored = bool(tasks) and not scores
+    return ["No understanding task has an accuracy, exact match or F1: none is scored."] if unscored else []

@@ -29,7 +29,7 @@ def generate(
     """
     ends = end_tokens(model, tokenizer, end_marker)
     pad = next(token for token in (tokenizer.pad_token_id, *ends) if token is not None)  # masked by length, never by id
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends, use_cache=True
     )
     answers = [""] * len(prompts)

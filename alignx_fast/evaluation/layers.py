@@ -1,13 +1,26 @@
 """How near translations are to each other at one layer, beside sentences that have nothing to do with each other."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
 from alignx_fast.evaluation.retrieval import language_pairs
 
 
-def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> dict[str, float | None]:
-    """Means over all pairs of languages: cosine of translations, cosine of mismatched sentences, and linear CKA (0 to 1)."""
+class Similarity(NamedTuple):
+    """Means over all pairs of languages at one layer; None where there is no pair."""
+
+    translations: float | None
+    """Cosine of translations."""
+    unrelated: float | None
+    """Cosine of mismatched sentences."""
+    cka: float | None
+    """Linear CKA, 0 to 1."""
+
+
+def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> Similarity:
+    """How near translations and mismatched sentences are to each other, as means over all pairs of languages."""
     related, unrelated, alignment = [], [], []
     for _, _, a_ND, b_ND in language_pairs(vectors_LND, has_LN):
         cosine_NN = F.normalize(a_ND, dim=-1) @ F.normalize(b_ND, dim=-1).T
@@ -15,7 +28,7 @@ def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> dict[str, flo
         related.append(diagonal / n)
         unrelated.append((cosine_NN.sum().item() - diagonal) / (n * (n - 1)))
         alignment.append(linear_cka(a_ND, b_ND))
-    return {"similarity": mean(related), "unrelated": mean(unrelated), "cka": mean(alignment)}
+    return Similarity(mean(related), mean(unrelated), mean(alignment))
 
 
 def linear_cka(a_ND: torch.Tensor, b_ND: torch.Tensor) -> float:

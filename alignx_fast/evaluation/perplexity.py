@@ -8,17 +8,20 @@ import torch.nn.functional as F
 
 from alignx_fast.data.packing import PackedBatch
 from alignx_fast.evaluation.encode import MAX_LENGTH, Sentence, batches
+from alignx_fast.evaluation.results import LanguagePerplexity
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
 from alignx_fast.models.load import Model
 
 LARGEST = 700.0  # nats per token; beyond, or NaN, the exponential is no number
 
 
-def perplexity(model: Model, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int) -> dict[str, dict]:
-    """Perplexity per token and bits per character, by language: {"en": {"perplexity", "bits_per_character", "tokens"}}.
+def perplexity(
+    model: Model, sentences: Sequence[Sentence], languages: Sequence[str], tokens_per_batch: int
+) -> dict[str, LanguagePerplexity]:
+    """Perplexity per token and bits per character, by language.
 
-    Bits per character compare models with different tokenizers. Both are None for a model that has diverged. Sentences cut at
-    `MAX_LENGTH` are left out; so is a language that has no others. Without a BOS token a sentence's first token is given.
+    Sentences cut at `MAX_LENGTH` are left out; so is a language that has no others. Without a BOS token a sentence's first token
+    is given.
     """
     whole = [sentence for sentence in sentences if len(sentence.example["input_ids"]) < MAX_LENGTH]
     nats, tokens, characters = [0.0] * len(languages), [0] * len(languages), [0] * len(languages)
@@ -27,15 +30,16 @@ def perplexity(model: Model, sentences: Sequence[Sentence], languages: Sequence[
             nats[sentence.language] += loss
             tokens[sentence.language] += count
             characters[sentence.language] += len(sentence.text)
-    return {
-        code: {
-            "perplexity": math.exp(nats[i] / tokens[i]) if nats[i] / tokens[i] < LARGEST else None,
-            "bits_per_character": nats[i] / math.log(2) / characters[i] if nats[i] / tokens[i] < LARGEST else None,
-            "tokens": tokens[i],
-        }
-        for i, code in enumerate(languages)
-        if tokens[i]
-    }
+    return {code: language_perplexity(nats[i], tokens[i], characters[i]) for i, code in enumerate(languages) if tokens[i]}
+
+
+def language_perplexity(nats: float, tokens: int, characters: int) -> LanguagePerplexity:
+    """Scores of one language from the sum of its losses and its lengths."""
+    if not nats / tokens < LARGEST:  # also where it is NaN
+        return LanguagePerplexity(tokens=tokens)
+    return LanguagePerplexity(
+        perplexity=math.exp(nats / tokens), bits_per_character=nats / math.log(2) / characters, tokens=tokens
+    )
 
 
 def sequence_losses(model: Model, batch: PackedBatch) -> list[tuple[float, int]]:
@@ -44,7 +48,7 @@ def sequence_losses(model: Model, batch: PackedBatch) -> list[tuple[float, int]]
     sequence = torch.bucketize(batch.label_positions, batch.cu_seqlens[1:].long(), right=True)
     losses = [
         F.cross_entropy(head_logits(model, hidden_TD[chunk - 1]).float(), labels_T[chunk], reduction="none")
-        for chunk in batch.label_positions.split(max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size))
+        for chunk in torch.split(batch.label_positions, max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size))
     ]
     sums = torch.zeros(len(batch.rows), dtype=torch.float64, device=labels_T.device)
     sums.index_add_(0, sequence, torch.cat(losses).double())

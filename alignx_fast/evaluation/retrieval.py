@@ -6,6 +6,8 @@ from itertools import combinations
 import torch
 import torch.nn.functional as F
 
+from alignx_fast.evaluation.results import PairRetrieval, Retrieval
+
 TIE = 1e-6  # cosines closer than this are rounding: a tie, and a tie is a miss
 
 
@@ -24,18 +26,20 @@ def top1(similarity_NM: torch.Tensor) -> float:
     return (similarity_NM.diagonal() > others_NM.amax(1) + TIE).float().mean().item()
 
 
-def retrieval(vectors_LND: torch.Tensor, has_LN: torch.Tensor, languages: Sequence[str]) -> dict:
-    """Top-1 accuracy for every ordered pair of languages: {"chance", "average", "pairs": {"de-en": {"top1", "n"}}}.
-
-    `chance` is the mean of 1/n over the pairs. Both averages are None where no two languages share two meanings.
-    """
-    pairs = {}
+def retrieval(vectors_LND: torch.Tensor, has_LN: torch.Tensor, languages: Sequence[str]) -> Retrieval:
+    """Top-1 accuracy for every ordered pair of languages that share two meanings."""
+    pairs: dict[str, PairRetrieval] = {}
+    guesses: list[float] = []  # what guessing scores in each direction
     for a, b, a_ND, b_ND in language_pairs(F.normalize(vectors_LND, dim=-1), has_LN):
         similarity_NN = a_ND @ b_ND.T
-        pairs[f"{languages[a]}-{languages[b]}"] = {"top1": top1(similarity_NN), "n": len(a_ND)}
-        pairs[f"{languages[b]}-{languages[a]}"] = {"top1": top1(similarity_NN.T), "n": len(a_ND)}
-    return {
-        "chance": sum(1 / pair["n"] for pair in pairs.values()) / len(pairs) if pairs else None,
-        "average": sum(pair["top1"] for pair in pairs.values()) / len(pairs) if pairs else None,
-        "pairs": dict(sorted(pairs.items())),
-    }
+        n = len(a_ND)
+        pairs[f"{languages[a]}-{languages[b]}"] = PairRetrieval(top1=top1(similarity_NN), n=n)
+        pairs[f"{languages[b]}-{languages[a]}"] = PairRetrieval(top1=top1(similarity_NN.T), n=n)
+        guesses += [1 / n, 1 / n]
+    if not pairs:
+        return Retrieval()
+    return Retrieval(
+        chance=sum(guesses) / len(pairs),
+        average=sum(pair.top1 for pair in pairs.values()) / len(pairs),
+        pairs=dict(sorted(pairs.items())),
+    )

@@ -4,13 +4,25 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from sacrebleu import BLEU, CHRF
 from sacrebleu.utils import SACREBLEU_DIR
 
-BLANKLESS = {"ja", "km", "lo", "my", "th"}  # written without blanks between words
+from alignx_fast.evaluation.results import TextScores
+
 FLORES200 = Path(SACREBLEU_DIR) / "models" / "flores200sacrebleuspm"
+BLANKLESS = {"ja", "km", "lo", "my", "th"}  # written without blanks between words
+
+
+class LanguageIdentifier(Protocol):
+    """What is used of py3langid's identifier."""
+
+    labels: Sequence[str]
+
+    def set_languages(self, langs: set[str] | None) -> None: ...
+
+    def classify(self, text: str) -> tuple[str, float]: ...
 
 
 def bleu_tokenizer(language: str) -> tuple[str, str | None]:
@@ -26,25 +38,29 @@ def bleu_tokenizer(language: str) -> tuple[str, str | None]:
     return "flores200", f"BLEU into {language} uses the tokenizer at {FLORES200}, sha256 {digest}."
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str], tokenizer: str) -> dict:
-    """Corpus BLEU and chrF++ (0 to 100, more is better): {"bleu", "chrf++", "chance", "n", "tokenizer", "signature"}.
+class CorpusScorer:
+    """BLEU with one of sacrebleu's tokenizers, and chrF++."""
 
-    `chance` holds both scores of answering with another sentence's reference: fluent, in the right language, and wrong.
-    """
-    bleu, chrf = BLEU(tokenize=tokenizer), CHRF(word_order=2)
+    def __init__(self, tokenizer: str) -> None:
+        self.bleu, self.chrf = BLEU(tokenize=tokenizer), CHRF(word_order=2)
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> TextScores:
+        """Corpus scores, 0 to 100, more is better."""
+        return TextScores(
+            bleu=self.bleu.corpus_score(hypotheses, [references]).score,
+            chrf=self.chrf.corpus_score(hypotheses, [references]).score,
+        )
+
+    @property
+    def signature(self) -> str:
+        """sacrebleu's signatures of both scores, known once something was scored."""
+        return f"BLEU {self.bleu.get_signature()}; chrF++ {self.chrf.get_signature()}"
+
+
+def other_sentences(references: Sequence[str]) -> list[str]:
+    """The same sentences in another order, none in its own place where there are two or more."""
     half = len(references) // 2  # far away: neighbours in a corpus are often variants of each other
-    shifted = [*references[half:], *references[:half]]
-    return {
-        "bleu": bleu.corpus_score(hypotheses, [references]).score,
-        "chrf++": chrf.corpus_score(hypotheses, [references]).score,
-        "chance": {
-            "bleu": bleu.corpus_score(shifted, [references]).score,
-            "chrf++": chrf.corpus_score(shifted, [references]).score,
-        },
-        "n": len(hypotheses),
-        "tokenizer": tokenizer,
-        "signature": f"BLEU {bleu.get_signature()}; chrF++ {chrf.get_signature()}",
-    }
+    return [*references[half:], *references[:half]]
 
 
 def off_target(hypotheses: Sequence[str], target: str, languages: Sequence[str]) -> float | None:
@@ -66,10 +82,11 @@ def off_target(hypotheses: Sequence[str], target: str, languages: Sequence[str])
 
 
 @cache
-def language_identifier() -> Any:
+def language_identifier() -> LanguageIdentifier | None:
     """py3langid's identifier with its bundled model, or None where it is not installed."""
     try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        from py3langid import langid
     except ImportError:
         return None
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+    identifier: LanguageIdentifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+    return identifier

@@ -10,8 +10,9 @@ from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
+from alignx_fast.evaluation.results import DirectionTranslation, TranslatedSentence
 from alignx_fast.evaluation.sample import evenly
-from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
+from alignx_fast.evaluation.scoring import CorpusScorer, bleu_tokenizer, off_target, other_sentences
 from alignx_fast.models.load import Model
 
 
@@ -39,10 +40,10 @@ def translation(
     languages: Sequence[str],
     template: Template,
     progress: Callable[[str], None],
-) -> tuple[dict[str, dict], list[str]]:
-    """BLEU, chrF++, off-target share and all examples by direction ("en-de"), and notes on what needs a word."""
+) -> tuple[dict[str, DirectionTranslation], list[str]]:
+    """Scores and all translations by direction ("en-de"), and notes on what a reader must know about them."""
     pairs, notes = directions(settings, languages)
-    scores = {}
+    scores: dict[str, DirectionTranslation] = {}
     for source, target in pairs:
         both = [m for m in meanings if m.texts.get(source, "").strip() and m.texts.get(target, "").strip()]
         both = evenly(both, settings.translation_sentences)
@@ -50,7 +51,8 @@ def translation(
             notes.append(f"{source}-{target} is not scored: no held-out sentence exists in both languages.")
             continue
         progress(f"translating {source}-{target}")
-        prompts = [template.prompt_for_pair(source, target, m.texts[source].strip()) for m in both]
+        sources, references = ([m.texts[code].strip() for m in both] for code in (source, target))
+        prompts = [template.prompt_for_pair(source, target, text) for text in sources]
         hypotheses = generate(
             model,
             tokenizer,
@@ -59,18 +61,38 @@ def translation(
             tokens_per_batch=settings.tokens_per_batch,
             end_marker=template.after_response.strip(),
         )
-        references = [m.texts[target].strip() for m in both]
-        tokenizer_name, note = bleu_tokenizer(target)
+        bleu, note = bleu_tokenizer(target)
         if note and note not in notes:
             notes.append(note)
-        scores[f"{source}-{target}"] = {
-            **score(hypotheses, references, tokenizer_name),
-            "off_target": off_target(hypotheses, target, languages),
-            "examples": [
-                {"source": m.texts[source].strip(), "reference": reference, "hypothesis": hypothesis}
-                for m, reference, hypothesis in zip(both, references, hypotheses, strict=True)
-            ],
-        }
-    if scores and all(not example["hypothesis"] for value in scores.values() for example in value["examples"]):
+        scores[f"{source}-{target}"] = score_direction(
+            sources, references, hypotheses, tokenizer=bleu, off_target=off_target(hypotheses, target, languages)
+        )
+    if scores and not any(example.hypothesis for direction in scores.values() for example in direction.examples):
         notes.append("The model answered every translation prompt with nothing: scores of 0 mean silence here.")
     return scores, notes
+
+
+def score_direction(
+    sources: Sequence[str],
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    tokenizer: str,
+    off_target: float | None = None,
+) -> DirectionTranslation:
+    """Scores of translations in one direction beside what wrong but fluent answers would score, with all sentences."""
+    scorer = CorpusScorer(tokenizer)
+    achieved = scorer(hypotheses, references)
+    return DirectionTranslation(
+        bleu=achieved.bleu,
+        chrf=achieved.chrf,
+        chance=scorer(other_sentences(references), references),
+        n=len(hypotheses),
+        tokenizer=tokenizer,
+        signature=scorer.signature,
+        off_target=off_target,
+        examples=tuple(
+            TranslatedSentence(source=source, reference=reference, hypothesis=hypothesis)
+            for source, reference, hypothesis in zip(sources, references, hypotheses, strict=True)
+        ),
+    )

@@ -1,5 +1,1 @@
 """A run folder as one page that can be read offline."""
-
-from .write import write_report
-
-__all__ = ["write_report"]

@@ -1,50 +1,56 @@
 """What a run folder holds, and what it lacks."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from alignx_fast.errors import UserError
+from alignx_fast.evaluation.results import RUN_POINTS, EvaluatedAt, Evaluation
+from alignx_fast.report.labels import POINT_TITLES, stage_title
+from alignx_fast.report.log import Log, read_log
+from alignx_fast.stages import StageName
 
-MOMENTS = {"before": "before", "ntp_only": "L_ntp alone", "after_align": "after stage 1", "after": "after"}
-"""File names under evaluation/, in the order of the run, and how the page calls them."""
-STAGES = {"align": "stage 1, align", "ntp_only": "stage 1 control, L_ntp alone", "instruct": "stage 2, instruct"}
-"""Stages of the log, in the order of the run, and how the page calls them."""
+Tree = Mapping[str, object]
+"""A JSON or YAML object."""
+Evaluations = Mapping[EvaluatedAt, Evaluation]
+"""A run's evaluations, in the order of the run."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class RunSettings:
+    """What the page says of a run's settings."""
+
+    text: str = ""
+    """The file as it is; empty where it cannot be read."""
+    name: str | None = None
+    stages: list[str] = field(default_factory=list)
+    model_path: str | None = None
+    tuning: str | None = None
+    evaluated: bool = True
+
+
+@dataclass(frozen=True)
 class Run:
     """A run folder's contents; what is missing or unreadable is empty here and has a sentence in `missing`."""
 
     folder: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    settings_text: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    settings: RunSettings
+    environment: Tree
+    log: Log
+    stages: list[str]
+    """Those that the settings ask for, or else those that the log has."""
+    data: dict[str, Tree]
+    """Summary of the training data by stage."""
+    evaluations: Evaluations
+    missing: list[str]
 
     @property
     def name(self) -> str:
         """Name of the run, for the title."""
-        return str(self.settings.get("name") or self.folder.resolve().name)
-
-    @property
-    def stages(self) -> list[str]:
-        """Stages that the settings ask for."""
-        return list(self.settings.get("stages") or [stage for stage in ("align", "instruct") if self.steps(stage)])
-
-    def steps(self, stage: str) -> list[dict[str, Any]]:
-        """The log's training lines of one stage, in order."""
-        return [line for line in self.log if line.get("stage") == stage and "event" not in line and "step" in line]
-
-    def dev(self, stage: str) -> list[dict[str, Any]]:
-        """The log's dev-set lines of one stage, in order."""
-        return [line for line in self.log if line.get("stage") == stage and line.get("event") == "dev" and "step" in line]
+        return self.settings.name or self.folder.resolve().name
 
 
 def read_run(folder: Path) -> Run:
@@ -59,65 +65,82 @@ def read_run(folder: Path) -> Run:
         raise UserError(
             f"{folder} is not a run folder: it has no settings.yaml. Give the folder that `alignx-fast train` wrote to."
         )
-    run = Run(folder)
-    read_settings(run)
-    run.environment = read_json(run, folder / "environment.json", "environment")
-    read_log(run)
-    for stage in run.stages:
-        if summary := read_json(run, folder / "data" / f"{stage}.json", f"data table of {STAGES.get(stage, stage)}"):
-            run.data[stage] = summary
-    read_evaluation(run)
+    missing: list[str] = []
+    settings = read_settings(folder, missing)
+    environment = read_object(folder, "environment.json", "environment", missing)
+    log = read_log(folder / "log.jsonl")
+    stages = settings.stages or [stage for stage in (StageName.ALIGN, StageName.INSTRUCT) if log.steps(stage)]
+    for stage in stages or [StageName.ALIGN]:
+        if not log.steps(stage):
+            missing.append(f"The log has no training steps of {stage_title(stage)}.")
+    data = {stage: read_object(folder, f"data/{stage}.json", f"data table of {stage_title(stage)}", missing) for stage in stages}
+    evaluations = read_evaluations(folder, settings.evaluated, missing)
     if not (folder / "model").is_dir():
-        run.missing.append("There is no final model: the run was interrupted or has not ended yet.")
-    return run
+        missing.append("There is no final model: the run was interrupted or has not ended yet.")
+    return Run(
+        folder=folder,
+        settings=settings,
+        environment=environment,
+        log=log,
+        stages=stages,
+        data={stage: summary for stage, summary in data.items() if summary},
+        evaluations=evaluations,
+        missing=missing,
+    )
 
 
-def read_settings(run: Run) -> None:
+def read_settings(folder: Path, missing: list[str]) -> RunSettings:
+    """Read settings.yaml."""
+    text = ""
     try:
-        run.settings_text = (run.folder / "settings.yaml").read_text(encoding="utf-8")
-        tree = yaml.safe_load(run.settings_text)
+        text = (folder / "settings.yaml").read_text(encoding="utf-8")
+        tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         tree = None
-    if isinstance(tree, dict):
-        run.settings = tree
-    else:
-        run.missing.append("The settings (settings.yaml) are missing or unreadable.")
+    if not isinstance(tree, dict):
+        missing.append("The settings (settings.yaml) are missing or unreadable.")
+        return RunSettings(text)
+    model, evaluation = (group if isinstance(group := tree.get(key), dict) else {} for key in ("model", "evaluation"))
+    return RunSettings(
+        text=text,
+        name=str(tree["name"]) if tree.get("name") else None,
+        stages=[str(stage) for stage in tree.get("stages") or []],
+        model_path=str(model["path"]) if "path" in model else None,
+        tuning=str(model["tuning"]) if "tuning" in model else None,
+        evaluated=bool(evaluation.get("enabled", True)),
+    )
 
 
-def read_log(run: Run) -> None:
-    """Read log.jsonl; a killed run may leave half a line, which is skipped."""
-    path = run.folder / "log.jsonl"
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict):
-            run.log.append(line)
-    for stage in run.stages or ["align"]:
-        if not run.steps(stage):
-            run.missing.append(f"The log has no training steps of {STAGES.get(stage, stage)}.")
-
-
-def read_evaluation(run: Run) -> None:
+def read_evaluations(folder: Path, wanted: bool, missing: list[str]) -> dict[EvaluatedAt, Evaluation]:
     """Read what evaluation/ holds; the scores before and after are expected of every run that evaluates."""
-    wanted = (run.settings.get("evaluation") or {}).get("enabled", True)
-    for when, label in MOMENTS.items():
-        path = run.folder / "evaluation" / f"{when}.json"
-        expected = path.exists() or (wanted and when in ("before", "after"))
-        if expected and (scores := read_json(run, path, f"scores '{label}'")):
-            run.evaluation[when] = scores
-    if not wanted and not run.evaluation:
-        run.missing.append("Evaluation was switched off in the settings.")
+    evaluations: dict[EvaluatedAt, Evaluation] = {}
+    for at in RUN_POINTS:
+        name, what = f"evaluation/{at}.json", f"scores '{POINT_TITLES[at]}'"
+        expected = wanted and at in (EvaluatedAt.BEFORE, EvaluatedAt.AFTER)
+        if not expected and not (folder / name).exists():
+            continue
+        if tree := read_object(folder, name, what, missing):
+            try:
+                evaluations[at] = Evaluation.from_json(tree)
+            except ValueError:
+                missing.append(unreadable(name, what))
+    if not wanted and not evaluations:
+        missing.append("Evaluation was switched off in the settings.")
+    return evaluations
 
 
-def read_json(run: Run, path: Path, what: str) -> dict[str, Any]:
-    """A JSON object, or {} and a sentence in `run.missing`."""
+def read_object(folder: Path, name: str, what: str, missing: list[str]) -> Tree:
+    """The JSON object in a file of the run folder, or an empty one and a sentence in `missing`."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         value = None
     if isinstance(value, dict):
         return value
-    run.missing.append(f"{path.relative_to(run.folder)} is missing or unreadable: this page has no {what}.")
+    missing.append(unreadable(name, what))
     return {}
+
+
+def unreadable(name: str, what: str) -> str:
+    """The sentence on a file that is missing or unreadable."""
+    return f"{name} is missing or unreadable: this page has no {what}."

@@ -5,34 +5,40 @@ from pathlib import Path
 
 from rich.table import Table
 
+from alignx_fast.evaluation.results import RUN_POINTS, EvaluatedAt, Evaluation
 from alignx_fast.files import read_json
-from alignx_fast.report.read import MOMENTS
+from alignx_fast.report.labels import POINT_TITLES
+from alignx_fast.report.read import Evaluations
 
 
-def evaluations(run: Path) -> dict[str, dict]:
+def run_evaluations(run: Path) -> dict[EvaluatedAt, Evaluation]:
     """The evaluations that a run folder holds, in the order of the run."""
-    files = {when: run / "evaluation" / f"{when}.json" for when in MOMENTS}
-    return {when: read_json(file) for when, file in files.items() if file.exists()}
+    files = {at: run / "evaluation" / f"{at}.json" for at in RUN_POINTS}
+    return {at: Evaluation.from_json(read_json(file)) for at, file in files.items() if file.exists()}
 
 
-def score_table(scores: dict[str, dict]) -> Table:
+def score_table(evaluations: Evaluations) -> Table:
     """One column per evaluation: averages over languages and directions."""
-    table = Table("", *(MOMENTS.get(when, when) for when in scores))
+    table = Table("", *(POINT_TITLES[at] for at in evaluations))
 
-    def row(name: str, value: Callable[[dict], float | None], form: str) -> None:
-        values = [value(s) for s in scores.values()]
-        table.add_row(name, *("-" if v is None else format(v, form) for v in values))
+    def row(name: str, score: Callable[[Evaluation], float | None], form: str) -> None:
+        values = [score(evaluation) for evaluation in evaluations.values()]
+        table.add_row(name, *("-" if value is None else format(value, form) for value in values))
 
-    row("retrieval top-1", lambda s: s["retrieval"]["average"], ".1%")
-    row("  chance", lambda s: s["retrieval"]["chance"], ".2%")
-    row("BLEU", lambda s: _mean(d["bleu"] for d in s["translation"].values()), ".1f")
-    row("chrF++", lambda s: _mean(d["chrf++"] for d in s["translation"].values()), ".1f")
-    row("bits per character", lambda s: _mean(p["bits_per_character"] for p in s["perplexity"].values()), ".2f")
-    if any(s.get("understanding") for s in scores.values()):
-        row("understanding", lambda s: _mean(task["score"] for task in s.get("understanding", {}).values()), ".1%")
+    row("retrieval top-1", lambda evaluation: evaluation.retrieval.average, ".1%")
+    row("  chance", lambda evaluation: evaluation.retrieval.chance, ".2%")
+    row("BLEU", lambda evaluation: _mean(pair.bleu for pair in evaluation.translation.values()), ".1f")
+    row("chrF++", lambda evaluation: _mean(pair.chrf for pair in evaluation.translation.values()), ".1f")
+    row(
+        "bits per character",
+        lambda evaluation: _mean(language.bits_per_character for language in evaluation.perplexity.values()),
+        ".2f",
+    )
+    if any(evaluation.understanding for evaluation in evaluations.values()):
+        row("understanding", lambda evaluation: _mean(task.score for task in evaluation.understanding.values()), ".1%")
     return table
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

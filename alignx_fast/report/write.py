@@ -1,17 +1,25 @@
 """Run folder -> report.html: one page without scripts that refers to nothing outside itself."""
 
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from alignx_fast.files import write_text
-from alignx_fast.report import figures, numbers
-from alignx_fast.report.read import MOMENTS, STAGES, Run, read_run
-
-GLYPHS = dict(zip(figures.MARKERS, "●▲■◆▼✚✖★", strict=True))
-"""The markers of the map as characters, for its legend."""
+from alignx_fast.report.facts import data_facts, flat
+from alignx_fast.report.figures.bars import retrieval_bars, translation_bars
+from alignx_fast.report.figures.layers import layer_curves
+from alignx_fast.report.figures.losses import loss_curves
+from alignx_fast.report.figures.maps import map_legend, sentence_maps
+from alignx_fast.report.formats import percent
+from alignx_fast.report.headline import first, headline, translation_by_chance
+from alignx_fast.report.labels import POINT_TITLES, STAGE_LABELS, stage_title
+from alignx_fast.report.notes import notes
+from alignx_fast.report.read import Run, read_run
+from alignx_fast.report.samples import PER_DIRECTION, samples
+from alignx_fast.report.tables import score_tables
+from alignx_fast.report.training import training_rows
+from alignx_fast.stages import StageName
 
 
 def write_report(run_folder: Path) -> Path:
@@ -28,155 +36,58 @@ def write_report(run_folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html.j2").render(**content(run))
+    page = environment.get_template("page.html.j2").render(
+        run=run, titles=POINT_TITLES, **training(run), **scores(run), **facts(run)
+    )
     path = run.folder / "report.html"
     write_text(path, page)
     return path
 
 
-def content(run: Run) -> dict[str, Any]:
-    """Everything that the template shows."""
-    languages = sorted({language for scores in run.evaluation.values() for language in scores.get("languages") or []})
-    ranked = {when: (scores.get("retrieval") or {}).get("pairs") or {} for when, scores in run.evaluation.items()}
-    translations = {when: scores.get("translation") or {} for when, scores in run.evaluation.items()}
-    chance = numbers.first(run, lambda scores: (scores.get("retrieval") or {}).get("chance"))
-
-    def translated(score: str) -> dict[str, dict[str, float]]:
-        return {when: figures.few({key: pair[score] for key, pair in pairs.items()}) for when, pairs in translations.items()}
-
+def training(run: Run) -> dict[str, object]:
+    """What the page says of the training."""
     return {
-        "run": run,
-        "languages": languages,
-        "moments": MOMENTS,
-        "chance": None if chance is None else numbers.percent(chance),
-        "align_layer": numbers.first(run, lambda scores: scores.get("align_layer")),
-        "sentences": numbers.first(run, lambda scores: scores.get("sentences")),
-        "cards": numbers.headline(run),
-        "training": numbers.training(run),
-        "losses": svg(figures.loss_curves(run)),
-        "retrieval": svg(
-            figures.bars(
-                "retrieval",
-                "Retrieval top-1",
-                "%",
-                {
-                    when: figures.both_ways({key: 100 * pair["top1"] for key, pair in pairs.items()})
-                    for when, pairs in ranked.items()
-                },
-                None if chance is None else 100 * chance,
-            )
-        ),
-        "translation": svg(
-            [
-                *figures.bars("chrf", "chrF++", "chrF++", translated("chrf++")),
-                *figures.bars("bleu", "BLEU", "BLEU", translated("bleu")),
-            ]
-        ),
-        "by_chance": numbers.by_chance(run),
-        "layers": svg(figures.layer_curves(run)),
-        "maps": svg(figures.maps(run, languages)),
-        "stages": [(colour, label) for stage, (colour, label) in figures.LOG.items() if run.steps(stage)],
-        "legend": [
-            (code, colour, GLYPHS[marker]) for i, code in enumerate(languages) for colour, marker in [figures.language_mark(i)]
-        ],
-        "tables": {
-            "Retrieval top-1, by direction of the search": numbers.table(run, "retrieval", {"top1": ("top-1", numbers.percent)}),
-            "Translation, by direction": numbers.table(
-                run,
-                "translation",
-                {
-                    "bleu": ("BLEU", numbers.decimal),
-                    "chrf++": ("chrF++", numbers.decimal),
-                    "off_target": ("off target", numbers.percent),
-                },
-            ),
-            "Perplexity, by language": numbers.table(
-                run,
-                "perplexity",
-                {
-                    "perplexity": ("perplexity per token", numbers.decimal),
-                    "bits_per_character": ("bits per character", numbers.cosine),
-                },
-            ),
-            "Understanding, by task": numbers.table(
-                run, "understanding", {"score": ("score", numbers.percent), "stderr": ("standard error", numbers.percent)}
-            ),
-            "Layers": numbers.layer_table(run),
-        },
-        "signatures": sorted(
-            {pair["signature"] for pairs in translations.values() for pair in pairs.values() if pair.get("signature")}
-        ),
-        "samples": numbers.samples(run),
-        "sample_count": numbers.SAMPLES,
-        "data": [(STAGES.get(stage, stage), *split(summary)) for stage, summary in run.data.items()],
-        "environment": flat(run.environment),
-        "notes": notes(run),
+        "training": training_rows(run.log),
+        "losses": markup(loss_curves(run.log)),
+        "loss_terms": len(run.log.loss_terms([StageName.ALIGN])),
+        "stages": [(label.colour, label.short) for stage, label in STAGE_LABELS.items() if run.log.steps(stage)],
     }
 
 
-def svg(panels: list[str]) -> list[Markup]:
+def scores(run: Run) -> dict[str, object]:
+    """What the page says of the evaluations."""
+    evaluations = run.evaluations
+    languages = sorted({language for evaluation in evaluations.values() for language in evaluation.languages})
+    directions = [direction for evaluation in evaluations.values() for direction in evaluation.translation.values()]
+    chance = first(evaluations, lambda evaluation: evaluation.retrieval.chance)
+    return {
+        "languages": languages,
+        "chance": None if chance is None else percent(chance),
+        "align_layer": first(evaluations, lambda evaluation: evaluation.align_layer),
+        "sentences": first(evaluations, lambda evaluation: evaluation.sentences),
+        "cards": headline(evaluations),
+        "retrieval": markup(retrieval_bars(evaluations, chance)),
+        "layers": markup(layer_curves(evaluations)),
+        "maps": markup(sentence_maps(evaluations, languages)),
+        "legend": map_legend(languages),
+        "translation": markup(translation_bars(evaluations)),
+        "by_chance": translation_by_chance(evaluations),
+        "signatures": sorted({direction.signature for direction in directions if direction.signature}),
+        "samples": samples(evaluations),
+        "samples_per_direction": PER_DIRECTION,
+        "tables": score_tables(evaluations),
+    }
+
+
+def facts(run: Run) -> dict[str, object]:
+    """What the page says of the data and of the circumstances."""
+    return {
+        "notes": notes(run),
+        "data": [(stage_title(stage), *data_facts(summary)) for stage, summary in run.data.items()],
+        "environment": flat(run.environment),
+    }
+
+
+def markup(panels: list[str]) -> list[Markup]:
     """Panels that are drawn here hold no text of the user's beyond language codes, which matplotlib escapes."""
     return [Markup(panel) for panel in panels]
-
-
-def split(summary: dict[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str], list[list[str]]]]]:
-    """A data summary as single facts and as tables (title, headings, rows), whatever it counts."""
-    sides = {side: counts for side in ("train", "dev") if isinstance(counts := summary.get(side), dict)}
-    facts, tables = [], [across("counts", sides, by="column")] if sides else []
-    for key, value in summary.items():
-        if not isinstance(value, dict) and key != "stage":
-            facts.append((spaced(key), plain(value)))
-        elif isinstance(value, dict) and key not in sides:
-            nested = any(isinstance(inner, dict) for inner in value.values())
-            tables.append(across(spaced(key), value if nested else {"rows": value}, by="row" if nested else "column"))
-    return facts, tables
-
-
-def across(title: str, groups: dict[str, dict[str, Any]], *, by: str) -> tuple[str, list[str], list[list[str]]]:
-    """Counts by group and name as (title, headings, rows): a group is a row or a column."""
-    names = list(dict.fromkeys(name for counts in groups.values() for name in counts))
-    if by == "row":
-        rows = [[group, *(plain(counts.get(name)) for name in names)] for group, counts in groups.items()]
-        return title, [spaced(name) for name in names], rows
-    return title, list(groups), [[spaced(name), *(plain(counts.get(name)) for counts in groups.values())] for name in names]
-
-
-def spaced(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def plain(value: Any) -> str:
-    """A number with separated thousands, a list in a row, anything else as it is."""
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested dicts as (dotted name, value)."""
-    items: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            items += flat(value, f"{prefix}{key}.")
-        else:
-            items.append((prefix + key, plain(value)))
-    return items
-
-
-def notes(run: Run) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    said = ["One run with one seed: small differences may be chance. Repeat with other seeds before drawing conclusions."]
-    model = (run.settings.get("model") or {}).get("path")
-    if model == "builtin:tiny":
-        said.append(
-            "builtin:tiny is a model of a few million parameters, trained from scratch on little text. It shows that the method "
-            "and the code work. It cannot translate usefully, knows nothing of the world, and says nothing about a large model."
-        )
-    if "ntp_only" in run.evaluation:
-        said.append(
-            f"{MOMENTS['ntp_only']!r} is a control trained for the same number of stage 1 steps without the two alignment losses."
-        )
-    said += list(dict.fromkeys(note for scores in run.evaluation.values() for note in scores.get("notes") or []))
-    return said

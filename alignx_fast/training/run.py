@@ -22,13 +22,14 @@ from alignx_fast.data.templates import choose
 from alignx_fast.environment import record
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
+from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import read_json, write_json, write_text
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
-from alignx_fast.report.scores import evaluations, score_table
+from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
@@ -80,21 +81,21 @@ class Run:
         for stage in stages:
             self._prepare(stage)
         if evaluates:
-            self._evaluate("before", lambda: self._load(None))
+            self._evaluate(EvaluatedAt.BEFORE, lambda: self._load(None))
         model: Model | None = None
         if "align" in stages:
             if self.settings.align.compare_ntp_only:
                 model = self._stage("ntp_only", after=None)
                 if evaluates:
-                    self._evaluate("ntp_only", lambda: self._use(model, "ntp_only"))
+                    self._evaluate(EvaluatedAt.NTP_ONLY, lambda: self._use(model, "ntp_only"))
                 model = None  # the control is not used again: free its memory before the next model is loaded
             model = self._stage("align", after=None)
             if evaluates and stages[-1] != "align":
-                self._evaluate("after_align", lambda: self._use(model, "align"))
+                self._evaluate(EvaluatedAt.AFTER_ALIGN, lambda: self._use(model, "align"))
         if "instruct" in stages:
             model = self._stage("instruct", after="align" if "align" in stages else None, model=model)
         if evaluates:
-            self._evaluate("after", lambda: self._use(model, stages[-1]))
+            self._evaluate(EvaluatedAt.AFTER, lambda: self._use(model, stages[-1]))
         self._publish(stages[-1])
         return write_report(self.folder)
 
@@ -187,34 +188,32 @@ class Run:
     def _use(self, model: Model | None, stage: str) -> Model:
         return model if model is not None else self._load(stage)
 
-    def _evaluate(self, when: str, model: Callable[[], Model]) -> None:
-        file = self.folder / "evaluation" / f"{when}.json"
+    def _evaluate(self, at: EvaluatedAt, model: Callable[[], Model]) -> None:
+        file = self.folder / "evaluation" / f"{at}.json"
         if not file.exists():
             prepared = self.prepared[self.settings.stages[0]]
-            with self.console.status(f"Evaluating ({when}) ..."):
+            with self.console.status(f"Evaluating ({at}) ..."):
                 scores = evaluate(
                     model(),
                     self.tokenizer,
                     prepared.eval_meanings,
                     self.settings.evaluation,
-                    when=when,
+                    evaluated_at=at,
                     languages=self.settings.evaluation.languages or prepared.languages,
                     align_layer=self.align_layer,
                     template=choose(self.settings.data.template, self.tokenizer),
-                    translate=when != "ntp_only",
+                    translate=at is not EvaluatedAt.NTP_ONLY,
                 )
-            write_json(file, scores)
-        self._say_scores(when, read_json(file))
+            write_json(file, scores.to_json())
+        self._print_scores(at, Evaluation.from_json(read_json(file)))
 
-    def _say_scores(self, when: str, scores: dict) -> None:
-        retrieval = scores["retrieval"]
+    def _print_scores(self, at: EvaluatedAt, scores: Evaluation) -> None:
         words = []
-        if retrieval["average"] is not None:
-            words.append(f"retrieval top-1 {retrieval['average']:.1%} (chance {retrieval['chance']:.1%})")
-        directions = scores["translation"].values()
-        if directions:
-            words.append(f"chrF++ {sum(d['chrf++'] for d in directions) / len(directions):.1f}")
-        self.console.print(f"Evaluation {when}: " + ", ".join(words))
+        if scores.retrieval.average is not None:
+            words.append(f"retrieval top-1 {scores.retrieval.average:.1%} (chance {scores.retrieval.chance:.1%})")
+        if directions := scores.translation.values():
+            words.append(f"chrF++ {sum(direction.chrf for direction in directions) / len(directions):.1f}")
+        self.console.print(f"Evaluation {at}: " + ", ".join(words))
 
     def _publish(self, last: str) -> None:
         folder = self.folder / "model"
@@ -230,7 +229,7 @@ def train(settings: Settings, *, resume: bool) -> None:
     """Run the stages and end by naming the report."""
     run = Run(settings, resume=resume)
     report = run.execute()
-    if scores := evaluations(run.folder):
+    if scores := run_evaluations(run.folder):
         run.console.print(score_table(scores))
     for line in samples(run.folder):
         run.console.print(line, markup=False)
@@ -239,17 +238,17 @@ def train(settings: Settings, *, resume: bool) -> None:
 
 def samples(folder: Path, count: int = 4) -> list[str]:
     """A few translations of the last evaluation, right or wrong, from different directions."""
-    file = folder / "evaluation" / "after.json"
+    file = folder / "evaluation" / f"{EvaluatedAt.AFTER}.json"
     if not file.exists():
         return []
-    directions = read_json(file)["translation"].items()
+    directions = Evaluation.from_json(read_json(file)).translation.items()
     lines = []
     for direction, scores in list(directions)[:: max(1, len(directions) // count)][:count]:
-        example = scores["examples"][0]
+        example = scores.examples[0]
         lines += [
-            f"{direction}  {example['source']}",
-            f"   model      {example['hypothesis']}",
-            f"   reference  {example['reference']}",
+            f"{direction}  {example.source}",
+            f"   model      {example.hypothesis}",
+            f"   reference  {example.reference}",
         ]
     return lines
 

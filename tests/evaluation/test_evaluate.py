@@ -13,17 +13,19 @@ from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation import encode, evaluate
+from alignx_fast.evaluation import encode
 from alignx_fast.evaluation.encode import layer_vectors, present, tokenise
+from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.generation import cut, generate
 from alignx_fast.evaluation.perplexity import perplexity
+from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, Retrieval
 
 SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_tokens=8, tokens_per_batch=64)
 
 
 def run(model, tokenizer, meanings, settings=SETTINGS, **options):
-    arguments = {"when": "before", "languages": None, "align_layer": 2, "template": Template.alpaca(), "translate": False}
-    return evaluate(model, tokenizer, meanings, settings, **arguments | options)
+    arguments = {"languages": None, "align_layer": 2, "template": Template.alpaca(), "translate": False}
+    return evaluate(model, tokenizer, meanings, settings, evaluated_at=EvaluatedAt.BEFORE, **arguments | options)
 
 
 def vectors_by_layer(model, tokenizer, meanings, tokens_per_batch):
@@ -67,9 +69,9 @@ def test_perplexity_equals_independent_sum(model, plain, tokenizer, meanings):
     sentences = tokenise(tokenizer, meanings, ["de", "en"])
     for tokens_per_batch in (1, 50, 1000):
         scores = perplexity(model, sentences, ["de", "en"], tokens_per_batch)["de"]
-        assert scores["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
-        assert scores["bits_per_character"] == pytest.approx(nats / math.log(2) / characters, rel=1e-5)
-        assert scores["tokens"] == tokens
+        assert scores.perplexity == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+        assert scores.bits_per_character == pytest.approx(nats / math.log(2) / characters, rel=1e-5)
+        assert scores.tokens == tokens
 
 
 @torch.no_grad()
@@ -99,27 +101,29 @@ def test_answers_end_at_the_end_token_and_at_a_new_section(tokenizer):
 def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, meanings):
     copies = [Meaning(m.id, {"en": m.texts["en"], "de": m.texts["en"]}) for m in meanings]
     scores = run(model, tokenizer, copies)
-    assert scores["retrieval"]["average"] == 1
-    assert scores["layers"]["similarity"] == pytest.approx([1.0] * 4, abs=1e-5)
-    assert all(value < 0.99 for value in scores["layers"]["unrelated"])
+    assert scores.retrieval.average == 1
+    assert scores.layers.similarity == pytest.approx((1.0,) * 4, abs=1e-5)
+    assert all(value < 0.99 for value in scores.layers.unrelated)
     constant = [Meaning(m.id, {"en": "Call me.", "de": "Ruf an."}) for m in meanings]
-    assert run(model, tokenizer, constant)["layers"]["retrieval"] == [0, 0, 0, 0]
+    assert run(model, tokenizer, constant).layers.retrieval == (0, 0, 0, 0)
 
 
 def test_everything_in_the_agreed_form(model, tokenizer, meanings):
     words = []
     scores = run(model, tokenizer, meanings, translate=True, progress=words.append)
-    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
-    assert (scores["when"], scores["align_layer"], scores["num_layers"], scores["sentences"]) == ("before", 2, 3, 5)
-    assert scores["languages"] == ["de", "en", "sw"]
-    assert scores["retrieval"]["chance"] == pytest.approx(1 / 5)
-    assert scores["retrieval"]["average"] == scores["layers"]["retrieval"][2]
-    assert {len(values) for values in scores["layers"].values()} == {4}
-    assert set(scores["translation"]) == {"en-de", "de-en", "en-sw", "sw-en"}
-    direction = scores["translation"]["en-de"]
-    assert direction["n"] == len(direction["examples"]) == 3
-    assert direction["examples"][0]["reference"] == meanings[0].texts["de"]
-    assert len(scores["map"]["points"]) == 15
+    tree = scores.to_json()
+    assert json.loads(json.dumps(tree, allow_nan=False)) == tree
+    assert Evaluation.from_json(tree) == scores
+    assert (scores.evaluated_at, scores.align_layer, scores.num_layers, scores.sentences) == ("before", 2, 3, 5)
+    assert scores.languages == ("de", "en", "sw")
+    assert scores.retrieval.chance == pytest.approx(1 / 5)
+    assert scores.retrieval.average == scores.layers.retrieval[2]
+    assert {len(values) for _, values in scores.layers} == {4}
+    assert set(scores.translation) == {"en-de", "de-en", "en-sw", "sw-en"}
+    direction = scores.translation["en-de"]
+    assert direction.n == len(direction.examples) == 3
+    assert direction.examples[0].reference == meanings[0].texts["de"]
+    assert len(scores.map.points) == 15
     assert words
 
 
@@ -131,7 +135,7 @@ def test_two_calls_agree_and_leave_no_trace(model, tokenizer, meanings):
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     first, second = (run(model, tokenizer, meanings, translate=True) for _ in range(2))
-    assert first | {"seconds": 0} == second | {"seconds": 0}
+    assert first.to_json() | {"seconds": 0} == second.to_json() | {"seconds": 0}
     assert random.getstate() == before[0]
     assert (np.random.get_state()[1] == before[1]).all()
     assert torch.equal(torch.get_rng_state(), before[2])
@@ -144,12 +148,12 @@ def test_two_calls_agree_and_leave_no_trace(model, tokenizer, meanings):
 
 def test_missing_languages_are_named(model, tokenizer, meanings):
     scores = run(model, tokenizer, meanings, languages=["en", "fr"], translate=True)
-    assert scores["languages"] == ["en"]
-    assert scores["retrieval"] == {"chance": None, "average": None, "pairs": {}}
-    assert scores["translation"] == {}
-    assert scores["perplexity"]["en"]["tokens"] > 0
-    assert any("in fr" in note for note in scores["notes"])
-    assert any("No retrieval" in note for note in scores["notes"])
+    assert scores.languages == ("en",)
+    assert scores.retrieval == Retrieval(chance=None, average=None, pairs={})
+    assert scores.translation == {}
+    assert scores.perplexity["en"].tokens > 0
+    assert any("in fr" in note for note in scores.notes)
+    assert any("No retrieval" in note for note in scores.notes)
     with pytest.raises(UserError, match=r"no held-out sentences in fr"):
         run(model, tokenizer, meanings, languages=["fr"])
     with pytest.raises(UserError, match=r"data\.evaluation"):
@@ -159,23 +163,23 @@ def test_missing_languages_are_named(model, tokenizer, meanings):
 def test_sentences_in_most_languages_come_first(model, tokenizer, meanings):
     poor = [Meaning("poor", {"en": "Only this."}), *meanings]
     scores = run(model, tokenizer, poor, EvaluationSettings(sentences=3))
-    assert {point["id"] for point in scores["map"]["points"]} == {"0", "1", "3"}  # from all over the complete ones
+    assert {point.id for point in scores.map.points} == {"0", "1", "3"}  # from all over the complete ones
     scores = run(model, tokenizer, poor, EvaluationSettings(sentences=6))
-    assert {point["id"] for point in scores["map"]["points"]} == {"poor", "0", "1", "2", "3", "4"}
+    assert {point.id for point in scores.map.points} == {"poor", "0", "1", "2", "3", "4"}
 
 
 def test_a_silent_model_is_named(model, tokenizer, meanings):
     model.generation_config.eos_token_id = list(range(len(tokenizer)))  # whatever it says ends the answer
     scores = run(model, tokenizer, meanings, translate=True)
-    assert scores["translation"]["en-de"]["chrf++"] == 0
-    assert any("with nothing" in note for note in scores["notes"])
+    assert scores.translation["en-de"].chrf == 0
+    assert any("with nothing" in note for note in scores.notes)
 
 
 def test_a_diverged_model_is_scored_as_knowing_nothing(model, tokenizer, meanings):
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.fill_(torch.nan)
     scores = run(model, tokenizer, meanings)
-    assert scores["retrieval"]["average"] == 0
-    assert scores["perplexity"]["de"]["perplexity"] is None
-    assert any("not finite" in note for note in scores["notes"])
-    json.dumps(scores, allow_nan=False)
+    assert scores.retrieval.average == 0
+    assert scores.perplexity["de"].perplexity is None
+    assert any("not finite" in note for note in scores.notes)
+    json.dumps(scores.to_json(), allow_nan=False)

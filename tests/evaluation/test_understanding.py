@@ -10,7 +10,8 @@ import torch
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation import evaluate
+from alignx_fast.evaluation.evaluate import evaluate
+from alignx_fast.evaluation.results import EvaluatedAt, TaskScore
 from alignx_fast.evaluation.understanding import _headline, check_tasks
 
 ROWS = [{"text": text, "label": i % 2} for i, text in enumerate(["Set an alarm", "Call", "Play music", "Zima", "Spiele Musik"])]
@@ -44,7 +45,7 @@ def test_a_task_of_ones_own_equals_an_independent_count(model, plain, tokenizer,
         tokenizer,
         meanings,
         settings,
-        when="now",
+        evaluated_at=EvaluatedAt.NOW,
         languages=None,
         align_layer=2,
         template=Template.alpaca(),
@@ -62,16 +63,17 @@ def test_a_task_of_ones_own_equals_an_independent_count(model, plain, tokenizer,
             sums.append(sum(float(predicted[at - 1, ids[0, at]]) for at in range(len(prompt), ids.shape[1])))
         right += sums.index(max(sums)) == row["label"]
     assert 0 < right < 4
-    found = scores["understanding"]["alignx_mood"]
-    assert (found["metric"], found["score"], found["n"]) == ("acc", right / 4, 4)
-    assert found["stderr"] > 0
+    task = scores.understanding["alignx_mood"]
+    assert (task.metric, task.score, task.n) == ("acc", right / 4, 4)
+    assert task.stderr > 0
 
 
 def test_what_is_read_of_a_task() -> None:
-    found = _headline({"alias": "t", "perplexity,none": 287.9, "f1,none": 0.5, "acc,none": 0.25, "acc_stderr,none": 0.1})
-    assert found == {"metric": "acc", "score": 0.25, "stderr": 0.1}
-    assert _headline({"f1,flexible": 0.5, "f1_stderr,flexible": "N/A"}) == {"metric": "f1", "score": 0.5, "stderr": None}
-    assert _headline({"perplexity,none": 287.9}) == {}
+    values = {"alias": "t", "perplexity,none": 287.9, "f1,none": 0.5, "acc,none": 0.25, "acc_stderr,none": 0.1}
+    assert _headline(values, 7) == TaskScore(metric="acc", score=0.25, stderr=0.1, n=7)
+    without_error = {"f1,flexible": 0.5, "f1_stderr,flexible": "N/A"}
+    assert _headline(without_error, 7) == TaskScore(metric="f1", score=0.5, stderr=None, n=7)
+    assert _headline({"perplexity,none": 287.9}, 7) is None
 
 
 def test_a_task_that_is_not_known(folder):

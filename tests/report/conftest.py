@@ -10,11 +10,11 @@ LANGUAGES = ["ar", "de", "en"]
 SENTENCES = {"ar": "كيف حال الطقس؟", "de": "Wie ist das Wetter?", "en": "How is <b>the weather</b> & the sea?"}
 
 
-def scores(when: str, top1: float, chrf: float, *, translate: bool = True) -> dict:
+def scores(at: str, top1: float, chrf: float, *, translate: bool = True) -> dict[str, object]:
     pairs = {f"{a}-{b}": {"top1": top1, "n": 40} for a in LANGUAGES for b in LANGUAGES if a != b}
     directions = [pair for pair in pairs if "en" in pair.split("-")] if translate else []
     return {
-        "when": when,
+        "when": at,
         "model": "some/model",
         "align_layer": 1,
         "num_layers": 2,
@@ -41,7 +41,7 @@ def scores(when: str, top1: float, chrf: float, *, translate: bool = True) -> di
                     {
                         "source": SENTENCES[direction.split("-")[0]],
                         "reference": SENTENCES[direction.split("-")[1]],
-                        "hypothesis": "" if when == "before" else SENTENCES[direction.split("-")[1]],
+                        "hypothesis": "" if at == "before" else SENTENCES[direction.split("-")[1]],
                     }
                 ],
             }
@@ -54,11 +54,11 @@ def scores(when: str, top1: float, chrf: float, *, translate: bool = True) -> di
             "explained": [0.6, 0.3],
             "points": [{"x": i + top1, "y": -i, "lang": code, "id": str(i)} for i in range(4) for code in LANGUAGES],
         },
-        "notes": ["BLEU into xx counts characters."] if when == "after" else [],
+        "notes": ["BLEU into xx counts characters."] if at == "after" else [],
     }
 
 
-def log_lines() -> list[dict]:
+def log_lines() -> list[dict[str, object]]:
     lines = []
     for start, stage in ((0, "ntp_only"), (50, "align"), (100, "instruct")):
         for step in range(0, 50, 10):
@@ -104,14 +104,14 @@ def fill(tmp_path: Path) -> Path:
         languages = {code: {"rows_as_source": 321, "rows_as_target": 322} for code in LANGUAGES}
         summary = {"stage": stage, "rows_read": 2000, "dropped": {"duplicate": 17}, "train": counts, "dev": counts}
         write(tmp_path / "data" / f"{stage}.json", summary | {"languages": languages, "template": "alpaca"})
-    moments = {
+    points = {
         "before": (0.04, 8, True),
         "ntp_only": (0.05, 0, False),
         "after_align": (0.21, 19, True),
         "after": (0.25, 23, True),
     }
-    for when, (top1, chrf, translate) in moments.items():
-        write(tmp_path / "evaluation" / f"{when}.json", scores(when, top1, chrf, translate=translate))
+    for at, (top1, chrf, translate) in points.items():
+        write(tmp_path / "evaluation" / f"{at}.json", scores(at, top1, chrf, translate=translate))
     return tmp_path
 
 

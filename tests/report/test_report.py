@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from alignx_fast.errors import UserError
-from alignx_fast.report import write_report
+from alignx_fast.report.write import write_report
 
 VOID = {"meta", "link", "path", "use", "br", "img"}
 LOADS = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "formaction", "background"}
@@ -86,13 +88,13 @@ def test_nothing_external_is_referenced(run):
 
 def test_headline_numbers(page):
     cards = re.findall(r'<section class="card">.*?</section>', page.source, re.S)
-    found = {re.search("<h3>(.*?)</h3>", card)[1]: re.findall(r"</?dt[^>]*>|<dd[^>]*>([^<]*)</dd>", card) for card in cards}
-    found = {name: [value for value in values if value] for name, values in found.items()}
-    assert found["Retrieval top-1"] == ["4.0 %", "5.0 %", "21.0 %", "25.0 %"]
-    assert found["chrF++"] == ["8.0", "19.0", "23.0"]  # the control was not asked to translate
-    assert found["BLEU"] == ["2.0", "4.8", "5.8"]
-    assert found["Perplexity"] == ["768.0", "760.0", "632.0", "600.0"]
-    assert found["Understanding"] == ["34.0 %", "35.0 %", "51.0 %", "55.0 %"]
+    shown = {re.search("<h3>(.*?)</h3>", card)[1]: re.findall(r"</?dt[^>]*>|<dd[^>]*>([^<]*)</dd>", card) for card in cards}
+    shown = {name: [value for value in values if value] for name, values in shown.items()}
+    assert shown["Retrieval top-1"] == ["4.0 %", "5.0 %", "21.0 %", "25.0 %"]
+    assert shown["chrF++"] == ["8.0", "19.0", "23.0"]  # the control was not asked to translate
+    assert shown["BLEU"] == ["2.0", "4.8", "5.8"]
+    assert shown["Perplexity"] == ["768.0", "760.0", "632.0", "600.0"]
+    assert shown["Understanding"] == ["34.0 %", "35.0 %", "51.0 %", "55.0 %"]
     assert "chance 2.5 %" in page.words
     assert "chrF++ 9.2, BLEU 0.5 on average" in page.words
 
@@ -150,6 +152,33 @@ def test_figures(page):
     assert {"ar – de", "ar – en", "de – en"} <= set(page.of("text"))
     assert not re.search("#00..fe", page.source), "a stand-in colour was not replaced"
     assert "DejaVu" not in page.source
+
+
+def loss_titles(run: Path) -> list[str]:
+    """Titles of the loss panels of the page."""
+    return re.findall(r'aria-label="(Stage [12]: .*?)"', write_report(run).read_text())
+
+
+def test_every_logged_loss_is_drawn(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        if "event" not in line:
+            line |= {"loss_rank": 1.0, "loss_apart": 2.0, "loss_scale_of_it": None}
+    start = {"stage": "align", "step": 0, "event": "start", "losses": "chunked"}
+    titles = {"apart": "contrastive, encoded apart", "ntp": "next token"}
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [start | {"loss_titles": titles}, *lines]))
+    terms = ["whole loss L", "next token", "contrastive L_ctr", "language matching L_lam", "contrastive, encoded apart", "rank"]
+    tuned = [term for term in terms if term not in ("contrastive L_ctr", "language matching L_lam")]
+    assert loss_titles(run) == [f"Stage 1: {term}" for term in terms] + [f"Stage 2: {term}" for term in tuned]
+    assert "the weighted sum of its terms" in Page(run / "report.html").words
+
+
+def test_losses_keep_their_order_whatever_the_log_begins_with(run):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    turned = [dict(reversed(line.items())) for line in lines if line["stage"] == "align"]
+    before = [title for title in loss_titles(run) if "Stage 1" in title]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in turned))
+    assert loss_titles(run) == before
 
 
 def test_data_and_environment(page):
@@ -233,6 +262,40 @@ def test_an_interrupted_run(run):
     assert "no training steps of stage 2" in page.words
     assert "after.json is missing or unreadable" in page.words
     assert "21.0 %" in page.words
+
+
+PARTS = ["translation", "retrieval", "layers", "map", "perplexity", "understanding", "notes"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_scores_of_an_older_version_lack_a_part(run, part):
+    for path in (run / "evaluation").iterdir():
+        scores = json.loads(path.read_text())
+        del scores[part]
+        path.write_text(json.dumps(scores))
+    assert "not complete" not in Page(write_report(run)).words
+
+
+def test_parts_that_are_null_are_missing_parts(run):
+    for path in (run / "evaluation").iterdir():
+        edit(path, **dict.fromkeys(PARTS))
+    page = Page(write_report(run))
+    assert "There are no scores" in page.words
+    assert "not complete" not in page.words
+
+
+def test_scores_of_another_form_are_named(run):
+    edit(run / "evaluation" / "before.json", translation={"en-de": {"bleu": 1.0}})
+    assert "evaluation/before.json is missing or unreadable" in Page(write_report(run)).words
+
+
+def test_no_heavy_library_is_loaded(run):
+    code = (
+        "import sys; from pathlib import Path; from alignx_fast.report.write import write_report; "
+        f"write_report(Path({str(run)!r})); print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"
 
 
 def test_one_stage_without_evaluation(run):

@@ -9,15 +9,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from alignx_fast.evaluation.results import RUN_POINTS
+
 WIDTH = 3.9  # inches; the page shows it at 300 to 430 pixels, one figure or two beside each other
-NAMES = [
-    *("ink", "muted", "line", "page", "before", "ntp_only", "after_align", "after", "chance"),
-    *(f"lang{i}" for i in range(8)),
-]
+LANGUAGE_COLOURS = [f"lang{i}" for i in range(8)]
+NAMES = ["ink", "muted", "line", "page", *RUN_POINTS, "chance", *LANGUAGE_COLOURS]
 COLOUR = {name: f"#00{i:02x}fe" for i, name in enumerate(NAMES)}
 """Colours to draw with: stand-ins that become the CSS variables `--before`, `--lang0`, ... of the page."""
 
-STYLE: Any = {
+STYLE: dict[Any, Any] = {  # matplotlib types the keys as literals of every style it knows
     "svg.fonttype": "none",  # text stays text: the browser's font, selectable
     "font.size": 9,
     "axes.spines.top": False,

@@ -1,0 +1,1 @@
+"""The figures of the page: each function returns the SVG panels that the run has numbers for."""

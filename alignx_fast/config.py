@@ -17,8 +17,7 @@ from alignx_fast.losses.apart import ApartSettings
 from alignx_fast.losses.base import LossSettings
 from alignx_fast.losses.contrastive import ContrastiveSettings
 from alignx_fast.losses.matching import MatchingSettings
-
-Stage = Literal["align", "instruct"]
+from alignx_fast.stages import Stage
 
 
 class LoraSettings(Group):

@@ -1,6 +1,10 @@
 """The stages of a run by name."""
 
 from enum import StrEnum
+from typing import Literal
+
+Stage = Literal["align", "instruct"]
+"""A stage that has settings of its own, by the name of their group."""
 
 
 class StageName(StrEnum):
@@ -12,3 +16,8 @@ class StageName(StrEnum):
     """Control of stage 1: as many steps with next-token prediction alone."""
     INSTRUCT = "instruct"
     """Stage 2: instruction tuning."""
+
+    @property
+    def settings(self) -> Stage:
+        """The group of settings that it is trained by."""
+        return "instruct" if self is StageName.INSTRUCT else "align"

@@ -2,8 +2,7 @@
 
 from typing import get_args
 
-from alignx_fast.config import Stage
-from alignx_fast.stages import StageName
+from alignx_fast.stages import Stage, StageName
 
 
 def test_the_settings_name_stages_that_exist() -> None:

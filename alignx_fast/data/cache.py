@@ -14,8 +14,9 @@ import tokenizers
 import transformers
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
+from alignx_fast.stages import Stage
 
 PARTIAL = ".partial-"
 

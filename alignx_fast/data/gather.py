@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.data.corpora import read_instructions, read_meanings, read_pairs, ring
 from alignx_fast.data.dedupe import components, instruction_keys, normalise, pair_keys, task_keys
 from alignx_fast.data.languages import check_language
@@ -19,6 +19,7 @@ from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
 from alignx_fast.data.templates import WORDINGS, Template
 from alignx_fast.errors import UserError
+from alignx_fast.stages import Stage
 
 Row = TypeVar("Row", Pair, Instruction)
 

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.data.cache import building, fingerprint
 from alignx_fast.data.gather import Gathered, gather
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
 from alignx_fast.data.spans import Example, bos_ids, closing_id, encode_batches
 from alignx_fast.data.templates import Rendered, Template, choose
 from alignx_fast.errors import UserError
+from alignx_fast.stages import Stage
 
 ROWS_PER_BATCH = 4096
 """Rows handed to the tokenizer at once: enough for all of its threads, little in memory."""

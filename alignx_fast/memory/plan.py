@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.losses.cost import COMPUTE, Part
 from alignx_fast.memory import formulas, gpus, speed
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.memory.sizes import Sizes, count, count_adapters
 from alignx_fast.models.load import align_layer
+from alignx_fast.stages import Stage
 
 CPU_TOKENS = 4096
 """Tokens per micro-batch where there is no GPU to plan for."""

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from alignx_fast.config import Settings, Stage
+from alignx_fast.config import Settings
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
@@ -19,6 +19,7 @@ from alignx_fast.memory.plan import plan, process_bytes
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.models.load import align_layer, compute_dtype
 from alignx_fast.models.random import random_model
+from alignx_fast.stages import Stage
 from alignx_fast.training.step import AlignStep
 
 MICRO_BATCHES = 2

@@ -11,42 +11,49 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from alignx_fast.config import Settings, Stage, load_settings
+from alignx_fast.config import Settings
 from alignx_fast.data.gather import training_texts
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
-from alignx_fast.environment import record
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
-from alignx_fast.files import read_json, write_json, write_text
+from alignx_fast.files import read_json, write_json
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
+from alignx_fast.stages import Stage, StageName
+from alignx_fast.training.folder import open_folder
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
-FREE = (
-    "model.gradient_checkpointing",
-    "model.offload_checkpoints",
-    "model.attention",
-    ".tokens_per_micro_batch",
-    ".log_every",
-    ".evaluate_every",
-    ".save_every",
-    ".keep_checkpoints",
-    "tracking",
-    "evaluation.tasks",
-    "evaluation.task_folder",
-)
-"""Ends of the settings that may change when a run is resumed: memory, speed and record."""
+
+def check_runnable(settings: Settings) -> None:
+    """Refuse what would fail hours later, before anything is read or written.
+
+    Raises:
+        UserError: a package is missing, the model cannot be read or does not fit the GPU, or it lacks a layer that is named.
+    """
+    for stage in settings.stages:
+        optimizer_name(settings, settings.stage(stage))
+    for backend in settings.tracking:
+        if importlib.util.find_spec(backend) is None:
+            raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
+    if settings.evaluation.enabled and settings.evaluation.tasks:
+        check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
+    layers = settings.model.tiny_layers
+    if settings.model.path != BUILTIN_TINY:
+        layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
+        if torch.cuda.is_available():
+            check_fits(settings, card_bytes())
+    for loss in settings.align.losses:
+        loss.check(layers)
 
 
 class Run:
@@ -56,21 +63,8 @@ class Run:
         self.settings, self.folder, self.resume = settings, settings.output, resume
         self.console = Console(highlight=False)
         self.prepared: dict[str, Prepared] = {}
-        for stage in settings.stages:
-            optimizer_name(settings, settings.stage(stage))
-        for backend in settings.tracking:
-            if importlib.util.find_spec(backend) is None:
-                raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
-        if settings.evaluation.enabled and settings.evaluation.tasks:  # before an hour of training, not after it
-            check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
-        layers = settings.model.tiny_layers
-        if settings.model.path != BUILTIN_TINY:
-            layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
-            if torch.cuda.is_available():
-                check_fits(settings, card_bytes())
-        for loss in settings.align.losses:
-            loss.check(layers)
-        self._open_folder()
+        check_runnable(settings)
+        open_folder(settings, resume=resume)
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
         self.align_layer = align_layer(settings.model, load_config(self.base, settings.model))
@@ -78,6 +72,7 @@ class Run:
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""
         stages, evaluates = self.settings.stages, self.settings.evaluation.enabled
+        last = StageName(stages[-1])
         for stage in stages:
             self._prepare(stage)
         if evaluates:
@@ -85,47 +80,21 @@ class Run:
         model: Model | None = None
         if "align" in stages:
             if self.settings.align.compare_ntp_only:
-                model = self._stage("ntp_only", after=None)
+                model = self._stage(StageName.NTP_ONLY, after=None)
                 if evaluates:
-                    self._evaluate(EvaluatedAt.NTP_ONLY, lambda: self._use(model, "ntp_only"))
+                    self._evaluate(EvaluatedAt.NTP_ONLY, lambda: self._use(model, StageName.NTP_ONLY))
                 model = None  # the control is not used again: free its memory before the next model is loaded
-            model = self._stage("align", after=None)
-            if evaluates and stages[-1] != "align":
-                self._evaluate(EvaluatedAt.AFTER_ALIGN, lambda: self._use(model, "align"))
+            model = self._stage(StageName.ALIGN, after=None)
+            if evaluates and last is not StageName.ALIGN:
+                self._evaluate(EvaluatedAt.AFTER_ALIGN, lambda: self._use(model, StageName.ALIGN))
         if "instruct" in stages:
-            model = self._stage("instruct", after="align" if "align" in stages else None, model=model)
+            model = self._stage(StageName.INSTRUCT, after=StageName.ALIGN if "align" in stages else None, model=model)
         if evaluates:
-            self._evaluate(EvaluatedAt.AFTER, lambda: self._use(model, stages[-1]))
-        self._publish(stages[-1])
+            self._evaluate(EvaluatedAt.AFTER, lambda: self._use(model, last))
+        self._publish(last)
         return write_report(self.folder)
 
-    # The folder and what is asked of it.
-
-    def _open_folder(self) -> None:
-        file = self.folder / "settings.yaml"
-        wanted = self.settings.model_dump(mode="json")
-        if file.exists():
-            if not self.resume:
-                raise UserError(
-                    f"{self.folder} already holds a run: continue it with --resume, or choose another folder with --output."
-                )
-            # Read as settings, so that what a newer version can set has its default in an older run.
-            before, now = _flat(load_settings(file).model_dump(mode="json")), _flat(wanted)
-            if changed := [key for key in now if now[key] != before[key] and not key.endswith(FREE)]:
-                raise UserError(
-                    f"{self.folder} was started with another value of {changed[0]}: give the same settings, or choose another "
-                    "folder with --output."
-                )
-            write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"Cannot make the run folder {self.folder}: {error.strerror}. Choose another with --output."
-            ) from None
-        write_json(self.folder / "environment.json", record(self.settings.seed))
-        write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+    # Parts.
 
     def _base_model(self) -> str:
         if self.settings.model.path != BUILTIN_TINY:
@@ -137,8 +106,6 @@ class Run:
             save_tiny_model(training_texts(self.settings), self.settings.model, self.settings.seed, partial)
             partial.rename(folder)
         return str(folder)
-
-    # Parts.
 
     def _prepare(self, stage: Stage) -> None:
         self.console.print(f"Preparing the data of stage {stage} ...")
@@ -153,14 +120,14 @@ class Run:
         )
         self.prepared[stage] = prepared
 
-    def _stage(self, name: str, *, after: str | None, model: Model | None = None) -> Model | None:
+    def _stage(self, name: StageName, *, after: StageName | None, model: Model | None = None) -> Model | None:
         """Train a stage unless it is done; returns the model if one is in memory."""
         if (self.folder / name / "model").exists():
             return None
         if model is None:
             model = self._load(after)
         set_seed(self.settings.seed)
-        stage: Stage = "instruct" if name == "instruct" else "align"
+        stage = name.settings
         run_stage(
             name,
             model,
@@ -174,7 +141,7 @@ class Run:
         )
         return model
 
-    def _load(self, stage: str | None) -> Model:
+    def _load(self, stage: StageName | None) -> Model:
         """The base model, or the model that a finished stage saved."""
         gc.collect()
         set_seed(self.settings.seed)
@@ -185,7 +152,7 @@ class Run:
             return load_model(str(folder), self.settings.model)
         return load_model(self.base, self.settings.model, adapter=folder)
 
-    def _use(self, model: Model | None, stage: str) -> Model:
+    def _use(self, model: Model | None, stage: StageName) -> Model:
         return model if model is not None else self._load(stage)
 
     def _evaluate(self, at: EvaluatedAt, model: Callable[[], Model]) -> None:
@@ -215,7 +182,7 @@ class Run:
             words.append(f"chrF++ {sum(direction.chrf for direction in directions) / len(directions):.1f}")
         self.console.print(f"Evaluation {at}: " + ", ".join(words))
 
-    def _publish(self, last: str) -> None:
+    def _publish(self, last: StageName) -> None:
         folder = self.folder / "model"
         if not folder.exists():
             partial = self.folder / "model.partial"
@@ -251,14 +218,6 @@ def samples(folder: Path, count: int = 4) -> list[str]:
             f"   reference  {example.reference}",
         ]
     return lines
-
-
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested settings by dotted names, without the folder, which may be moved."""
-    dotted: dict[str, object] = {}
-    for key, value in tree.items():
-        dotted |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return {key: value for key, value in dotted.items() if key != "output"}
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -9,7 +9,7 @@ from alignx_kernels import dispatch
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage, StageSettings
+from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import read_json, write_json
 from alignx_fast.losses.build import stage_losses
@@ -17,6 +17,7 @@ from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandbytes, weight_dtype
+from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock, StopAtStepEnd
 from alignx_fast.training.checkpoints import last_checkpoint
 from alignx_fast.training.sampler import rows_in_step, steps_in_epochs
@@ -99,7 +100,7 @@ def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -
 
 
 def run_stage(
-    name: str,
+    name: StageName,
     model: Model,
     tokenizer: PreTrainedTokenizerFast,
     settings: Settings,
@@ -111,8 +112,8 @@ def run_stage(
     resume: bool,
 ) -> None:
     """Train `model` in place and save it to RUN/NAME/model, whose presence marks the stage as done."""
-    stage: AlignSettings | InstructSettings = settings.instruct if name == "instruct" else settings.align
-    if name == "ntp_only":
+    stage: AlignSettings | InstructSettings = settings.instruct if name is StageName.INSTRUCT else settings.align
+    if name is StageName.NTP_ONLY:
         stage = settings.align.without_losses()
     folder = run / name
     checkpoint = last_checkpoint(folder) if resume else None

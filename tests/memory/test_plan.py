@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from support.tiny_models import tiny_model
 
-from alignx_fast.config import Settings, Stage, load_settings
+from alignx_fast.config import Settings, load_settings
 from alignx_fast.errors import UserError
 from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory.advice import apply, changes, check_fits
@@ -15,6 +15,7 @@ from alignx_fast.memory.gpus import GIB, parse_memory, representative
 from alignx_fast.memory.plan import CPU_TOKENS, HEADROOM, MOST_TOKENS, Plan, auto_tokens_per_micro_batch, plan
 from alignx_fast.memory.render import render
 from alignx_fast.recipes import find
+from alignx_fast.stages import Stage
 from alignx_fast.training.measure import measure
 from alignx_fast.verbs.plan import show
 

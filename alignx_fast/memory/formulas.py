@@ -15,7 +15,7 @@ N pairs of a step, M = 2N sentences.
 
 from dataclasses import dataclass
 
-from alignx_kernels.tiles import SLAB_BYTES
+from alignx_kernels.info_nce.tiles import CHUNK_BYTES
 
 from alignx_fast.config import AlignSettings, InstructSettings, ModelSettings
 from alignx_fast.memory.sizes import Sizes
@@ -160,9 +160,9 @@ def _alignment(sizes: Sizes, stage: AlignSettings, optimizer: str) -> list[Part]
     if stage.contrastive.negatives == "step" or matched:
         # The vectors and their gradients: c, d and, over the whole step, e.
         found.append(Part("sentence vectors", 2 * COMPUTE * width * pairs * (2 + matched)))
-        slab = min(max(SLAB_BYTES.values()), COMPUTE * pairs * keys)
+        dlogits = min(max(CHUNK_BYTES.values()), COMPUTE * pairs * keys)
         projected = 2 * pairs * (4 * width + 3 * 4 * 4 * stage.matching.width) if matched else 0
-        found.append(Part("loss kernels", slab + 8 * width * (pairs + keys) + projected, ("losses",)))
+        found.append(Part("loss kernels", dlogits + 8 * width * (pairs + keys) + projected, ("losses",)))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from alignx_kernels import info_nce_loss, span_mean
-from alignx_kernels.tiles import SLAB_BYTES
+from alignx_kernels.info_nce.tiles import CHUNK_BYTES
 from pydantic import Field
 from torch import nn
 
@@ -17,7 +17,7 @@ from alignx_fast.losses.base import Forward, Loss, LossSettings, ModelShape, Pai
 from alignx_fast.losses.cost import COMPUTE, Part, PlanInput, Saving, vector_parts
 from alignx_fast.losses.queue import TargetQueue
 
-LARGEST_CHUNK_BYTES = max(SLAB_BYTES.values())
+LARGEST_CHUNK_BYTES = max(CHUNK_BYTES.values())
 """Most bytes of gradients at similarities that the loss's kernels hold at once, on any GPU."""
 
 

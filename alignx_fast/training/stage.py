@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from alignx_kernels import dispatch
+from alignx_kernels import choose_implementation
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 
@@ -81,7 +81,7 @@ def in_use(settings: Settings, stage: StageSettings, model: Model) -> dict[str, 
     weights = weight_dtype(settings.model)
     return {
         "attention": attention.in_use(causal_model(model)),
-        "losses": dispatch.choose(None, torch.empty(1, dtype=weights, device=device())),
+        "losses": choose_implementation(None, torch.empty(1, dtype=weights, device=device())),
         "optimizer": optimizer_name(settings, stage),
         "weights": "nf4" if settings.model.tuning == "qlora" else str(weights).removeprefix("torch."),
         "products": str(compute_dtype()).removeprefix("torch."),

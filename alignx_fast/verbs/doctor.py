@@ -1,7 +1,7 @@
 """`alignx-fast doctor`: what this machine has, what will be used of it, and what to install."""
 
 import torch
-from alignx_kernels import dispatch
+from alignx_kernels import choose_implementation
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -52,7 +52,7 @@ def _used() -> list[tuple[str, str]]:
 
 def _losses() -> str:
     probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
-    return f"alignx_kernels, {dispatch.choose(None, probe)} implementation"
+    return f"alignx_kernels, {choose_implementation(None, probe)} implementation"
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from alignx_kernels import reference
+from alignx_kernels.language_matching import reference
 from torch import nn
 from transformers import Trainer
 

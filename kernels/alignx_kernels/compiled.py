@@ -1,25 +1,24 @@
 """What the compiler makes of every kernel on every architecture, without a GPU: `python -m alignx_kernels.compiled`.
 
-Each `EXAMPLES` entry of the kernel files is compiled as a real launch would be, with the settings of `tiles`; the result is a
-markdown table of registers, spills, shared memory and tensor-core instructions.
+Every case of the operators' `compile_cases` is compiled as a real launch would be, with the settings of their `tiles`; the result is
+a markdown table of registers, spills, shared memory and tensor-core instructions.
 """
 
 import argparse
-import importlib
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from .common.compile_case import CompileCase
+from .common.private_apis import CompiledKernel, compile_without_gpu, resource_usage_text
+from .common.tiles import ARCHITECTURES, SHARED_MEMORY, Tile
+from .info_nce.compile_cases import CASES as INFO_NCE
+from .language_matching.compile_cases import CASES as LANGUAGE_MATCHING
+from .span_mean.compile_cases import CASES as SPAN_MEAN
 
-from .tiles import ARCHITECTURES, SHARED_MEMORY, Example, Tile
-
-KERNEL_FILES = ("span_mean_triton", "info_nce_examples", "language_matching_triton")
+CASES = [*SPAN_MEAN, *INFO_NCE, *LANGUAGE_MATCHING]
 TENSOR_CORE_INSTRUCTIONS = ("tcgen05.mma", "wgmma.mma_async", "mma.sync")
 
 
@@ -49,51 +48,37 @@ HEADER = """| kernel | arch | tile | warps | stages | registers | spilled bytes 
 |---|---|---|---:|---:|---:|---:|---:|---|"""
 
 
-def examples() -> list[Example]:
-    """All examples of all kernel files, in order."""
-    return [example for file in KERNEL_FILES for example in importlib.import_module(f"{__package__}.{file}").EXAMPLES]
-
-
-def compile_example(example: Example, arch: int) -> Report:
+def compile_case(case: CompileCase, arch: int) -> Report:
     """Compile one kernel for one architecture and read what became of it."""
-    tile = example.tile(arch)
-    binary = build(example, arch)
-    registers, stack = resource_usage(binary.asm["cubin"])
-    instruction = next((known for known in TENSOR_CORE_INSTRUCTIONS if known in binary.asm["ptx"]), None)
-    return Report(example.name, arch, tile, registers, stack, binary.metadata.shared, instruction)
+    kernel = build(case, arch)
+    cubin, ptx = kernel.asm["cubin"], kernel.asm["ptx"]
+    assert isinstance(cubin, bytes)
+    assert isinstance(ptx, str)
+    registers, stack = resource_usage(cubin)
+    instruction = next((known for known in TENSOR_CORE_INSTRUCTIONS if known in ptx), None)
+    return Report(case.name, arch, case.tile(arch), registers, stack, kernel.metadata.shared, instruction)
 
 
-def build(example: Example, arch: int):
+def build(case: CompileCase, arch: int) -> CompiledKernel:
     """Triton's compiled kernel; takes seconds the first time, then Triton's disk cache answers."""
-    tile = example.tile(arch)
-    constants = {**example.constants, **tile.blocks}
-    names = example.kernel.arg_names
-    arguments = example.arguments(arch) if callable(example.arguments) else example.arguments
-    signature = {name: arguments.get(name, "constexpr") for name in names}
-    if missing := [name for name in names if name not in arguments and name not in constants]:
-        raise ValueError(f"The example {example.name!r} gives no type or value for {missing}.")
+    tile, names, types = case.tile(arch), case.kernel.arg_names, case.types(arch)
+    constants = {**case.constants, **tile.blocks}
+    if missing := [name for name in names if name not in types and name not in constants]:
+        raise ValueError(f"The case {case.name!r} gives no type or value for {missing}.")
+    signature = {name: types.get(name, "constexpr") for name in names}
     # A launch finds these out from the values: allocations are aligned, and so are most sizes and strides.
     aligned = [
-        (names.index(name),)
-        for name, kind in arguments.items()
-        if (kind.startswith("*") or kind in ("i32", "i64")) and name not in example.unaligned
+        name for name, kind in types.items() if (kind.startswith("*") or kind in ("i32", "i64")) and name not in case.unaligned
     ]
-    source = ASTSource(
-        example.kernel,
-        signature,
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={index: [["tt.divisibility", 16]] for index in aligned},
-    )
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=tile.compiler_options)
+    return compile_without_gpu(case.kernel, signature, constants, aligned, arch, tile.compiler_options)
 
 
 def resource_usage(cubin: bytes) -> tuple[int, int]:
-    """Registers and stack bytes per thread, read by the `cuobjdump` that comes with Triton."""
+    """Registers and stack bytes per thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
-        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        text = resource_usage_text(str(path))
     usage = re.search(r"REG:(\d+) STACK:(\d+)", text)
     if usage is None:
         raise RuntimeError(f"cuobjdump printed no resource usage: {text!r}")
@@ -101,6 +86,7 @@ def resource_usage(cubin: bytes) -> tuple[int, int]:
 
 
 def markdown(reports: Iterable[Report]) -> str:
+    """The table of the package's README."""
     return "\n".join([HEADER, *(report.row for report in reports)])
 
 
@@ -109,9 +95,9 @@ def main() -> None:
     parser.add_argument("--kernel", default="", help="only kernels whose name contains this")
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, help="only this architecture, such as 90")
     chosen = parser.parse_args()
-    picked = [example for example in examples() if chosen.kernel in example.name]
+    picked = [case for case in CASES if chosen.kernel in case.name]
     archs = [chosen.arch] if chosen.arch else ARCHITECTURES
-    print(markdown(compile_example(example, arch) for example in picked for arch in archs))
+    print(markdown(compile_case(case, arch) for case in picked for arch in archs))
 
 
 if __name__ == "__main__":

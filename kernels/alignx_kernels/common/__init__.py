@@ -1,0 +1,1 @@
+"""What all operators share: validation, the choice of implementation, launch settings, private APIs."""

@@ -1,0 +1,115 @@
+"""What the InfoNCE kernels that compute similarities share: the product of a tile, scaling, masks, and the order of tiles.
+
+Similarities are in the exp2 domain: x_ij = log2(e) * cos(q_i, k_j) / temperature, computed in fp32 from raw vectors by folding
+log2(e) / (|q_i| |k_j| temperature) into the accumulator. Masks are recomputed from the ids. No atomics and no locks: every value has
+one writer, and partial results are merged in a fixed order, so that results repeat bit for bit.
+
+Naming: `i_` index of a program, `o_` offsets, `m_` mask, `p_` pointer, `b_` block in registers. N queries, M keys, D hidden width,
+C rows of a chunk; U = 2 * C * M * D operations are the cost of one product over a chunk.
+"""
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# (Triton compiles these functions: their arguments have Triton's types, which mypy does not know.)
+
+import math
+
+import triton
+import triton.language as tl
+
+from .problem import LEFT_OUT as _LEFT_OUT
+
+LEFT_OUT = tl.constexpr(_LEFT_OUT)
+LOG2_E = tl.constexpr(math.log2(math.e))
+LN_2 = tl.constexpr(math.log(2))
+# |x_ij| <= log2(e) / temperature, for cosines. Up to this bound exp2(x) and sums of 2^40 of them stay far within fp32 without any
+# maximum being subtracted, and one exponential serves the row and the column. Beyond it (temperature < 0.024) row and column have an exponential each.
+PLAIN_EXP2 = tl.constexpr(60.0)
+# After a product a tile is taken in parts of so many columns. On Hopper 128 x 256 tiles then need no spilled registers.
+PART = tl.constexpr(32)
+# Row tiles that go through the keys side by side, so that a key tile is still in L2 when the next one reads it.
+GROUP = tl.constexpr(8)
+
+
+@triton.jit
+def dot_tile(
+    queries,
+    keys,
+    start_m,
+    start_n,
+    n,
+    m,
+    d,
+    stride_q,
+    stride_k,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    EVEN_D: tl.constexpr,
+    INPUT_PRECISION: tl.constexpr,
+):
+    """q_i . k_j of the tile that starts at (start_m, start_n), in fp32: [BLOCK_M, BLOCK_N].
+
+    Entries outside the matrix are finite and mean nothing.
+
+    queries [N, D] and keys [M, D] are tensor descriptors (loads by the copy engine of sm_90 and later), or pointers.
+    """
+    b_acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    if isinstance(queries, tl.tensor_descriptor):
+        for i_k in range(0, d, BLOCK_K):
+            b_q = queries.load([start_m, i_k])  # [BLOCK_M, BLOCK_K]
+            b_k = keys.load([start_n, i_k])  # [BLOCK_N, BLOCK_K]
+            b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=INPUT_PRECISION)
+    else:
+        o_k = tl.arange(0, BLOCK_K)
+        o_m = tl.minimum(start_m + tl.arange(0, BLOCK_M), n - 1).to(tl.int64)
+        o_n = tl.minimum(start_n + tl.arange(0, BLOCK_N), m - 1).to(tl.int64)
+        p_q = queries + o_m[:, None] * stride_q + o_k[None, :]
+        p_k = keys + o_n[:, None] * stride_k + o_k[None, :]
+        for i_k in range(0, d, BLOCK_K):
+            if EVEN_D:
+                b_q = tl.load(p_q)
+                b_k = tl.load(p_k)
+            else:
+                b_q = tl.load(p_q, mask=o_k[None, :] < d - i_k, other=0)
+                b_k = tl.load(p_k, mask=o_k[None, :] < d - i_k, other=0)
+            b_acc = tl.dot(b_q, b_k.T, b_acc, input_precision=INPUT_PRECISION)
+            p_q += BLOCK_K
+            p_k += BLOCK_K
+    return b_acc
+
+
+@triton.jit
+def similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS: tl.constexpr):
+    """x_ij = q_i . k_j * scale / (|q_i| |k_j|) of one tile, with `LEFT_OUT` for masked negatives and outside the matrix.
+
+    scale: log2(e) / temperature. b_dot, result: [BLOCK_M, BLOCK_N].
+    """
+    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * scale  # [BLOCK_M]
+    b_col = tl.load(p_inverse_k + o_n, mask=o_n < m, other=0)  # [BLOCK_N]
+    b_x = b_dot * b_row[:, None] * b_col[None, :]
+    m_x = (o_m < n)[:, None] & (o_n < m)[None, :]
+    if HAS_IDS:
+        b_qid = tl.load(p_query_ids + o_m, mask=o_m < n, other=0)
+        b_kid = tl.load(p_key_ids + o_n, mask=o_n < m, other=0)
+        m_x = m_x & ((b_qid[:, None] != b_kid[None, :]) | (o_m[:, None] == o_n[None, :]))
+    return tl.where(m_x, b_x, LEFT_OUT)
+
+
+@triton.jit
+def tile_position(tiles_m, tiles_n):
+    """Row and column tile of this program: column by column within `GROUP` rows of tiles."""
+    i_p = tl.program_id(0)
+    group_size = GROUP * tiles_n
+    first = (i_p // group_size) * GROUP
+    height = tl.minimum(tiles_m - first, GROUP)
+    return first + (i_p % group_size) % height, (i_p % group_size) // height
+
+
+@triton.jit
+def column_part(b_tile, i_part: tl.constexpr):
+    """Columns i_part * PART and on of a tile [BLOCK_M, at most 8 * PART]: [BLOCK_M, PART]."""
+    b_part = b_tile
+    for _ in tl.static_range(3):
+        if b_part.shape[1] > PART:
+            b_left, b_right = tl.split(b_part.reshape(b_part.shape[0], 2, b_part.shape[1] // 2).permute(0, 2, 1))
+            b_part = b_left if PART * i_part % b_part.shape[1] < b_left.shape[1] else b_right
+    return b_part

@@ -1,0 +1,104 @@
+"""The launch plan of InfoNCE: sizes, chunks and settings of one problem, worked out before anything is launched.
+
+Shape legend: N queries, M keys, D hidden width, C rows of a chunk.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ..common.tiles import Tile, architecture, cdiv
+from .problem import Inputs
+from .tiles import CHUNK_BYTES, MERGE, RESCALE, STATISTICS_ROWS, VECTORS, is_small, product_tile
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """Sizes and launch settings of one problem."""
+
+    n: int
+    m: int
+    d: int
+    dtype: torch.dtype
+    chunk: int  # rows taken at a time: whole row tiles, except in the last chunk
+    use_descriptors: bool
+    products: Tile  # of the kernels that compute similarities
+    vectors: Tile
+    merging: Tile
+    rescaling: Tile
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """(first row, row after the last) of every chunk."""
+        return [(start, min(start + self.chunk, self.n)) for start in range(0, self.n, self.chunk)]
+
+    def tiles(self, start: int, stop: int) -> tuple[int, int]:
+        """Row tiles and column tiles of a chunk."""
+        return cdiv(stop - start, self.products.blocks["BLOCK_M"]), cdiv(self.m, self.products.blocks["BLOCK_N"])
+
+    def vector_groups(self, rows: int) -> int:
+        """Programs of the kernels over so many vectors."""
+        return cdiv(rows, self.vectors.blocks["BLOCK_R"])
+
+
+class Operands(NamedTuple):
+    """The tensors of one problem as the kernels read them; vectors have contiguous rows.
+
+    query_loads, key_loads: what `dot_tile` loads tiles from, tensor descriptors or the vectors themselves.
+    """
+
+    queries_ND: torch.Tensor
+    keys_MD: torch.Tensor
+    query_loads: torch.Tensor | TensorDescriptor
+    key_loads: torch.Tensor | TensorDescriptor
+    temperature: torch.Tensor
+    query_ids: torch.Tensor | None
+    key_ids: torch.Tensor | None
+
+
+def prepare(inputs: Inputs, stores_dlogits: bool) -> tuple[LaunchPlan, Operands]:
+    """The plan of one problem and its operands. `stores_dlogits` tells whether chunks [C, M] are stored, which bounds C."""
+    queries_ND, keys_MD = _rows_contiguous(inputs.queries_ND), _rows_contiguous(inputs.keys_MD)
+    plan = make_plan(queries_ND, keys_MD, stores_dlogits)
+    loads: tuple[torch.Tensor | TensorDescriptor, torch.Tensor | TensorDescriptor] = queries_ND, keys_MD
+    if plan.use_descriptors:
+        blocks = plan.products.blocks
+        loads = (
+            TensorDescriptor.from_tensor(queries_ND, [blocks["BLOCK_M"], blocks["BLOCK_K"]]),
+            TensorDescriptor.from_tensor(keys_MD, [blocks["BLOCK_N"], blocks["BLOCK_K"]]),
+        )
+    query_ids, key_ids = (ids if ids is None else ids.contiguous() for ids in (inputs.query_ids, inputs.key_ids))
+    return plan, Operands(queries_ND, keys_MD, *loads, inputs.temperature.contiguous(), query_ids, key_ids)
+
+
+def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, stores_dlogits: bool) -> LaunchPlan:
+    """Choose settings and chunks; launches nothing."""
+    (n, d), m = queries_ND.shape, keys_MD.shape[0]
+    arch = architecture(keys_MD.device)
+    use_descriptors = arch >= 90 and not is_small(n, m) and _describable(queries_ND) and _describable(keys_MD)
+    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors)
+    rows = CHUNK_BYTES[arch] // (m * keys_MD.element_size()) if stores_dlogits else STATISTICS_ROWS
+    block_m = products.blocks["BLOCK_M"]
+    return LaunchPlan(
+        n=n,
+        m=m,
+        d=d,
+        dtype=keys_MD.dtype,
+        chunk=min(n, max(1, rows // block_m) * block_m),
+        use_descriptors=use_descriptors,
+        products=products,
+        vectors=VECTORS[arch],
+        merging=MERGE[arch],
+        rescaling=RESCALE[arch],
+    )
+
+
+def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
+    return vectors_XD if vectors_XD.stride(1) == 1 else vectors_XD.contiguous()
+
+
+def _describable(vectors_XD: torch.Tensor) -> bool:
+    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes and do not overlap."""
+    apart, row_bytes = vectors_XD.stride(0) >= vectors_XD.shape[1] > 0, vectors_XD.stride(0) * vectors_XD.element_size()
+    return apart and vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0

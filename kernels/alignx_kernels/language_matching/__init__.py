@@ -1,0 +1,5 @@
+"""Pairwise language-matching loss without the pairs."""
+
+from .api import language_matching_loss
+
+__all__ = ["language_matching_loss"]

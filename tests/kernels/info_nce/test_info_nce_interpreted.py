@@ -1,0 +1,106 @@
+"""The InfoNCE kernels in Triton's interpreter, against fp64."""
+
+import pytest
+import torch
+from alignx_kernels import info_nce_loss
+from alignx_kernels.common.tiles import ARCHITECTURES, Tile
+from alignx_kernels.info_nce import launch, plan
+from info_nce_cases import CASES, SHAPES, Case, assert_as_exact_as_eager
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    """Several ragged chunks and tiles from small problems, a rescaling narrower than its tile, and NaN in fresh memory."""
+    tile = Tile({"BLOCK_M": 32, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=4)
+    monkeypatch.setattr(plan, "product_tile", lambda *_: tile)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", dict.fromkeys(ARCHITECTURES, 203 * 4 * 50))
+    monkeypatch.setattr(plan, "STATISTICS_ROWS", 50)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fp32_is_as_exact_as_eager(case):
+    assert_as_exact_as_eager(case, torch.float32, "triton")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.n == 37], ids=str)
+def test_fp16_is_as_exact_as_eager(case):
+    assert_as_exact_as_eager(case, torch.float16, "triton")
+
+
+def test_tensor_descriptors(monkeypatch):
+    """The loads of sm_90 and later, with every edge ragged."""
+    monkeypatch.setattr(plan, "architecture", lambda _: 90)
+    monkeypatch.setattr(plan, "is_small", lambda *_: False)
+    built = []
+    original = plan.TensorDescriptor.from_tensor
+    monkeypatch.setattr(plan.TensorDescriptor, "from_tensor", lambda *args: built.append(1) or original(*args))
+    assert_as_exact_as_eager(Case(37, 75, 40, symmetric=True, ids=20), torch.float16, "triton")
+    assert built
+
+
+def test_more_row_tiles_than_a_group_holds(monkeypatch):
+    monkeypatch.setattr(plan, "STATISTICS_ROWS", 1 << 20)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", dict.fromkeys(ARCHITECTURES, 1 << 20))
+    assert_as_exact_as_eager(Case(290, 300, 20, symmetric=True, ids=30), torch.float32, "triton")
+
+
+@pytest.mark.parametrize("wanted", ["queries", "keys", "temperature", "nothing"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_only_wanted_products(wanted, symmetric, monkeypatch):
+    products = []
+    multiply = launch.multiply
+    monkeypatch.setattr(launch, "multiply", lambda *args, **options: (products.append(args[2].shape), multiply(*args, **options)))
+    given = {"queries": torch.randn(20, 8), "keys": torch.randn(30, 8), "temperature": torch.tensor(0.1)}
+    if wanted != "nothing":
+        given[wanted].requires_grad_()
+    loss = info_nce_loss(given["queries"], given["keys"], temperature=given["temperature"], symmetric=symmetric, impl="triton")
+    expected = info_nce_loss(
+        given["queries"], given["keys"], temperature=given["temperature"], symmetric=symmetric, impl="reference"
+    )
+    torch.testing.assert_close(loss, expected)
+    if wanted != "nothing":
+        gradient, truth = (torch.autograd.grad(x, given[wanted])[0] for x in (loss, expected))
+        assert truth.abs().sum() > 0
+        torch.testing.assert_close(gradient, truth)
+    assert products == {"queries": [(20, 8)], "keys": [(30, 8)]}.get(wanted, [])
+
+
+def test_strided_inputs():
+    queries, keys = torch.randn(8, 2 * 37).T[::2], torch.randn(40, 16)[:, ::2]
+    rows = torch.randn(80, 8)[::2]
+    for pair in ((queries, keys), (queries, rows), (rows[:37], keys)):
+        torch.testing.assert_close(info_nce_loss(*pair, impl="triton"), info_nce_loss(*pair, impl="reference"))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_nan_shows(symmetric):
+    queries, keys = torch.randn(20, 8), torch.randn(30, 8)
+    queries[17, 3] = torch.nan
+    losses = info_nce_loss(queries, keys, symmetric=symmetric, reduction="none", impl="triton")
+    assert losses[17].isnan()
+    assert symmetric or losses.isnan().sum() == 1
+    assert info_nce_loss(keys[:20], torch.cat([keys, queries]), impl="triton").isnan()
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_zero_vectors(symmetric):
+    queries, keys = torch.randn(20, 8), torch.randn(30, 8)
+    queries[2], keys[2], keys[29] = 0, 0, 0
+    queries.requires_grad_(), keys.requires_grad_()
+    info_nce_loss(queries, keys, symmetric=symmetric, impl="triton").backward()
+    assert queries.grad.isfinite().all()
+    assert keys.grad.isfinite().all()
+    assert (queries.grad[2] == 0).all()
+    assert (keys.grad[[2, 29]] == 0).all()
+    assert (keys.grad[0] != 0).all()
+
+
+def test_cosines_of_one_at_low_temperature():
+    """Logits of 100 on the diagonal and everywhere: neither overflow nor a loss of the small differences."""
+    assert_as_exact_as_eager(Case(*SHAPES[1], temperature=0.004), torch.float32, "triton")
+    same = torch.ones(40, 8)
+    loss = info_nce_loss(same, same, temperature=0.004, symmetric=True, impl="triton")
+    torch.testing.assert_close(loss, torch.tensor(40.0).log(), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,34 @@
+"""Every launch of InfoNCE, compiled for an imagined card of sm_90."""
+
+import pytest
+import torch
+from alignx_kernels import info_nce_loss
+from alignx_kernels.info_nce import launch, plan
+from alignx_kernels.info_nce.tiles import is_small
+
+
+@pytest.fixture(autouse=True)
+def _sm_90(monkeypatch):
+    monkeypatch.setattr(launch, "multiply", lambda *_, **__: None)
+    monkeypatch.setattr(plan, "architecture", lambda _: 90)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (37, 37, 19), (130, 203, 64)], ids=str)
+def test_info_nce(shape, symmetric, ids, compiled):
+    n, m, d = shape
+    queries, keys = (torch.randn(rows, d, dtype=torch.bfloat16, requires_grad=True) for rows in (n, m))
+    temperature = torch.tensor(0.1, requires_grad=ids)
+    same = {"query_ids": torch.arange(n), "key_ids": torch.arange(m)} if ids else {}
+    loss = info_nce_loss(queries, keys, temperature=temperature, symmetric=symmetric, impl="triton", **same)
+    loss.backward()
+    assert {"statistics_kernel", "dlogits_kernel" if symmetric else "rescale_kernel"} <= set(compiled)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_info_nce_by_descriptors(symmetric, compiled):
+    assert not is_small(1499, 1501)
+    queries, keys = (torch.randn(rows, 64, dtype=torch.bfloat16, requires_grad=True) for rows in (1499, 1501))
+    info_nce_loss(queries, keys, symmetric=symmetric, impl="triton").backward()
+    assert {"statistics_kernel", "dlogits_kernel" if symmetric else "rescale_kernel"} <= set(compiled)

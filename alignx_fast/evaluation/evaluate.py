@@ -2,35 +2,27 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
-from alignx_fast.data.languages import check_language
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
-from alignx_fast.errors import UserError
-from alignx_fast.evaluation.encode import Sentence, layer_vectors, present, tokenise
-from alignx_fast.evaluation.layers import similarity
+from alignx_fast.evaluation.encode import tokenise
 from alignx_fast.evaluation.perplexity import perplexity
-from alignx_fast.evaluation.projection import sentence_map
 from alignx_fast.evaluation.results import (
     DirectionTranslation,
     EvaluatedAt,
     Evaluation,
     LanguagePerplexity,
-    LayerScores,
     Retrieval,
-    SentenceMap,
     TaskScore,
 )
-from alignx_fast.evaluation.retrieval import retrieval
-from alignx_fast.evaluation.sample import choose_meanings
+from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
 from alignx_fast.evaluation.translation import translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
+from alignx_fast.evaluation.vectors import vector_scores
 from alignx_fast.models.capture import num_layers
 from alignx_fast.models.load import Model
 
@@ -103,64 +95,6 @@ def evaluate(
         ),
         seconds=time.monotonic() - started,
     )
-
-
-def wanted_languages(meanings: Sequence[Meaning], languages: Sequence[str] | None) -> list[str]:
-    """The languages asked for, each once, or else all that the meanings have."""
-    if languages is not None:
-        return list(dict.fromkeys(map(check_language, languages)))
-    return sorted({code for meaning in meanings for code in meaning.texts})
-
-
-def languages_with_text(meanings: Sequence[Meaning], wanted: Sequence[str]) -> list[str]:
-    """Those of the wanted languages in which any meaning has text.
-
-    Raises:
-        UserError: there are none.
-    """
-    codes = [code for code in wanted if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
-    if not codes:
-        raise UserError(
-            f"There are no held-out sentences in {', '.join(wanted) or 'any language'} to evaluate on: "
-            "give some with `data.evaluation` or switch evaluation off with `evaluation.enabled: false`."
-        )
-    return codes
-
-
-class VectorScores(NamedTuple):
-    """The scores that come from sentence vectors."""
-
-    retrieval: Retrieval
-    map: SentenceMap
-    layers: LayerScores
-
-
-def vector_scores(
-    model: Model,
-    sentences: Sequence[Sentence],
-    languages: Sequence[str],
-    meanings: Sequence[Meaning],
-    align_layer: int,
-    tokens_per_batch: int,
-) -> VectorScores:
-    """Similarity and retrieval at every layer, num_layers + 1 of them; retrieval by direction and the map at the align layer."""
-    has_LN = present(sentences, len(languages), len(meanings))
-    similarities, averages = [], []
-    at_align_layer, plane = Retrieval(), SentenceMap()
-    for layer, vectors_LND in layer_vectors(model, sentences, has_LN, range(num_layers(model) + 1), tokens_per_batch):
-        vectors_LND = torch.nan_to_num(vectors_LND)  # a diverged model scores as bad as constant vectors, and is reported
-        ranked = retrieval(vectors_LND, has_LN, languages)
-        similarities.append(similarity(vectors_LND, has_LN))
-        averages.append(ranked.average)
-        if layer == align_layer:
-            at_align_layer, plane = ranked, sentence_map(vectors_LND, has_LN, languages, meanings, layer)
-    layers = LayerScores(
-        similarity=tuple(scores.translations for scores in similarities),
-        unrelated=tuple(scores.unrelated for scores in similarities),
-        cka=tuple(scores.cka for scores in similarities),
-        retrieval=tuple(averages),
-    )
-    return VectorScores(at_align_layer, plane, layers)
 
 
 def vector_notes(scores: Retrieval) -> list[str]:

@@ -1,9 +1,14 @@
-"""Which of the held-out sentences are used: neighbours in a corpus are often variants of each other, so take them from all over."""
+"""Which languages and held-out sentences are used.
+
+Neighbours in a corpus are often variants of each other, so sentences are taken from all over.
+"""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
+from alignx_fast.data.languages import check_language
 from alignx_fast.data.rows import Meaning
+from alignx_fast.errors import UserError
 
 Item = TypeVar("Item")
 
@@ -20,3 +25,25 @@ def choose_meanings(meanings: Sequence[Meaning], languages: Sequence[str], count
     if len(complete) >= count:
         return evenly(complete, count)
     return sorted(meanings, key=lambda meaning: -sum(code in meaning.texts for code in languages))[:count]
+
+
+def wanted_languages(meanings: Sequence[Meaning], languages: Sequence[str] | None) -> list[str]:
+    """The languages asked for, each once, or else all that the meanings have."""
+    if languages is not None:
+        return list(dict.fromkeys(map(check_language, languages)))
+    return sorted({code for meaning in meanings for code in meaning.texts})
+
+
+def languages_with_text(meanings: Sequence[Meaning], wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted languages in which any meaning has text.
+
+    Raises:
+        UserError: there are none.
+    """
+    codes = [code for code in wanted if any(meaning.texts.get(code, "").strip() for meaning in meanings)]
+    if not codes:
+        raise UserError(
+            f"There are no held-out sentences in {', '.join(wanted) or 'any language'} to evaluate on: "
+            "give some with `data.evaluation` or switch evaluation off with `evaluation.enabled: false`."
+        )
+    return codes

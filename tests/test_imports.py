@@ -11,20 +11,37 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "process": set(),
+    "logs": set(),
+    "__main__": {"cli"},
     "config": {"errors"},
-    "environment": set(),
+    "hardware": {"config"},
+    "environment": {"hardware"},
     "recipes": {"errors"},
     "data": {"errors", "config", "files"},
-    "models": {"errors", "config"},
-    "memory": {"errors", "config", "models", "kernels"},
-    "evaluation": {"errors", "config", "data", "models", "kernels"},
+    "models": {"errors", "config", "hardware", "process"},
+    "memory": {"errors", "config", "hardware", "models", "kernels"},
+    "evaluation": {"errors", "config", "hardware", "data", "models", "kernels"},
     "report": {"errors", "files"},
-    "training": {"errors", "config", "files", "environment", "data", "models", "memory", "evaluation", "report", "kernels"},
+    "training": {
+        "errors",
+        "config",
+        "files",
+        "environment",
+        "hardware",
+        "data",
+        "models",
+        "memory",
+        "evaluation",
+        "report",
+        "kernels",
+    },
     "verbs": {
         "errors",
         "config",
         "files",
         "environment",
+        "hardware",
         "data",
         "models",
         "memory",
@@ -33,7 +50,7 @@ MAY_IMPORT = {
         "training",
         "kernels",
     },
-    "cli": {"errors", "environment", "config", "recipes", "training", "verbs", "report"},
+    "cli": {"errors", "environment", "process", "logs", "config", "recipes", "training", "verbs", "report"},
 }
 
 
@@ -75,3 +92,47 @@ def test_help_imports_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+IMPORT_ALL = """
+import logging, os, pkgutil, sys, warnings
+import torch, transformers, datasets, numpy, matplotlib, pandas  # libraries may change their own process; we may not
+from transformers import AutoModelForCausalLM, Trainer
+
+def state():
+    levels = {name: logger.level for name, logger in logging.Logger.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
+    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "alignx_fast", "transformers", "bitsandbytes")}
+    return dict(os.environ), levels, handlers, list(warnings.filters), {name for name, module in sys.modules.items() if module is None}
+
+before = state()
+import alignx_fast
+names = [module.name for module in pkgutil.walk_packages(alignx_fast.__path__, "alignx_fast.")]
+for name in names:
+    if not name.endswith("__main__"):
+        __import__(name)
+after = state()
+assert len(names) > 60, names
+for old, new in zip(before, after):
+    changed = {key: (old[key], new[key]) for key in old if old[key] != new.get(key)} if isinstance(old, dict) else old != new
+    assert not changed, changed
+assert before[0] == after[0]
+assert before[2] == after[2]
+print("unchanged")
+"""
+
+
+def test_importing_the_package_changes_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
+    assert done.stdout == "unchanged\n", done.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """`python -m alignx_fast` is the command, its exit codes included."""
+    shown = subprocess.run([sys.executable, "-m", "alignx_fast", "recipes"], capture_output=True, text=True, check=True).stdout
+    assert "quickstart" in shown
+    wrong = subprocess.run(
+        [sys.executable, "-m", "alignx_fast", "report", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("alignx-fast: ")
+    assert len(wrong.stderr.strip().splitlines()) == 1

@@ -12,7 +12,7 @@ from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.generation import generate
 from alignx_fast.evaluation.sample import evenly
 from alignx_fast.evaluation.scoring import bleu_tokenizer, off_target, score
-from alignx_fast.models.load import Model
+from alignx_fast.models.adapters import Model
 
 
 def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -10,7 +10,7 @@ from alignx_fast.config import AlignSettings, InstructSettings, Settings, Stage
 from alignx_fast.memory import formulas, gpus, speed
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.memory.sizes import Sizes, count, count_adapters
-from alignx_fast.models.load import align_layer
+from alignx_fast.models.config import align_layer
 
 CPU_TOKENS = 4096
 """Tokens per micro-batch where there is no GPU to plan for."""

@@ -41,8 +41,7 @@ def test_expanded_losses_equal_ours_in_values_and_gradients():
     model.zero_grad()
     heads.zero_grad()
 
-    attention.select("sdpa", torch.float32)
-    attention.use_packed_attention(model)
+    attention.use_packed_attention(model, "sdpa")
     batches = pack(rows, 10_000, train_on_prompt=True)
     step = AlignStep(model, heads, settings, layer, _plain)
     ours = step(batches, sum(batch.num_label_tokens for batch in batches), torch.Tensor.backward)

@@ -7,9 +7,9 @@ from torch import nn
 
 from alignx_fast.config import LoraSettings, ModelSettings
 from alignx_fast.data.packing import pack
+from alignx_fast.models.adapters import add_adapters
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.models.forward import next_token_loss
-from alignx_fast.models.load import add_adapters
 from alignx_fast.training.objective import forward_pooled
 
 

@@ -1,21 +1,18 @@
 """The command line. Verbs are imported only when they run, so that `--help` answers at once."""
 
 import errno
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from alignx_fast import logs
 from alignx_fast.errors import UserError
+from alignx_fast.process import set_up_process
 
-# Set before any library is imported: no telemetry, no bars in log files, no warnings about matters the user did not choose.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-if not sys.stderr.isatty():
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+if TYPE_CHECKING:  # pydantic takes too long to import for `--help`
+    from alignx_fast.config import Settings
 
 app = App(
     name="alignx-fast",
@@ -29,7 +26,7 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 Recipe = Annotated[str, Parameter(help="A recipe name (see `alignx-fast recipes`) or a YAML file.")]
 
 
-def overrides_from(tokens: tuple[str, ...]) -> dict[str, Any]:
+def overrides_from(tokens: tuple[str, ...]) -> dict[str, object]:
     """`--a.b value`, `--a.b=value` or a lone `--a.b` (true) as {"a.b": value}; values are read as YAML.
 
     Raises:
@@ -37,7 +34,7 @@ def overrides_from(tokens: tuple[str, ...]) -> dict[str, Any]:
     """
     import yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, object] = {}
     waiting = list(tokens)
     while waiting:
         token = waiting.pop(0)
@@ -47,13 +44,13 @@ def overrides_from(tokens: tuple[str, ...]) -> dict[str, Any]:
         if not equals:
             value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
         try:
-            found[key.replace("-", "_")] = yaml.safe_load(value)
+            values[key.replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError:
-            found[key.replace("-", "_")] = value
-    return found
+            values[key.replace("-", "_")] = value
+    return values
 
 
-def settings_from(recipe: str, tokens: tuple[str, ...]) -> Any:
+def settings_from(recipe: str, tokens: tuple[str, ...]) -> "Settings":
     """The settings of a recipe with overrides."""
     from alignx_fast.config import load_settings
     from alignx_fast.recipes import find
@@ -202,6 +199,8 @@ def recipes_copy(name: str, target: Path = Path()) -> None:
 
 def main() -> None:
     """Entry point: a user's mistake ends in one sentence and exit code 2, Ctrl-C in 130."""
+    set_up_process()
+    logs.configure()
     try:
         app()
     except UserError as error:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 PACKAGES = (
     "torch",
@@ -23,19 +23,49 @@ PACKAGES = (
 )
 
 
+class Machine(TypedDict):
+    """Hardware and driver; the later keys only where there is a GPU."""
+
+    system: str
+    cpu_threads: int
+    memory_gib: float
+    device: str
+    gpu_memory_gib: NotRequired[float]
+    compute_capability: NotRequired[str]
+    cuda: NotRequired[str | None]
+    driver: NotRequired[str | None]
+
+
+class GitState(TypedDict, total=False):
+    """Commit of the source tree and whether it has changes; empty outside of a git checkout."""
+
+    commit: str
+    dirty: bool
+
+
+class Record(TypedDict):
+    """The environment of a run."""
+
+    command: list[str]
+    seed: int
+    versions: dict[str, str | None]
+    git: GitState
+    machine: Machine
+
+
 def versions() -> dict[str, str | None]:
     """Installed version of every package that matters; None where it is missing."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for package in ("alignx-fast", *PACKAGES):
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
 
 
-def git_state() -> dict[str, Any]:
-    """Commit of the source tree this package runs from, and whether it has changes; empty outside of a git checkout."""
+def git_state() -> GitState:
+    """The state of the source tree that this package runs from."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -49,26 +79,28 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """GPU, driver, CPU and memory."""
     import torch
 
-    found: dict[str, Any] = {
+    from alignx_fast.hardware import on_gpu
+
+    state: Machine = {
         "system": platform.platform(),
         "cpu_threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "device": "cpu",
     }
-    if torch.cuda.is_available():
+    if on_gpu():
         properties = torch.cuda.get_device_properties(0)
-        found |= {
+        state |= {
             "device": properties.name,
             "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
             "compute_capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
             "driver": _driver(),
         }
-    return found
+    return state
 
 
 def _driver() -> str | None:
@@ -79,6 +111,6 @@ def _driver() -> str | None:
     return lines[0].strip() if lines else None
 
 
-def record(seed: int) -> dict[str, Any]:
-    """The environment of a run, as saved in its folder."""
+def record(seed: int) -> Record:
+    """The environment of this run, as saved in its folder."""
     return {"command": sys.argv, "seed": seed, "versions": versions(), "git": git_state(), "machine": machine()}

@@ -17,7 +17,7 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON, any script readable."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 

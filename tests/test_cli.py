@@ -224,7 +224,7 @@ def test_what_stops_a_run_is_one_sentence(
 
 def test_doctor_names_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("alignx_fast.verbs.doctor.versions", lambda: {"flash-attn": None, "peft": None})
-    monkeypatch.setitem(sys.modules, "alignx_fast.models.load", None)
+    monkeypatch.setitem(sys.modules, "alignx_fast.models.attention", None)
     command("doctor")
     said = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     assert "pip install 'alignx-fast[flash-attn]'" in said

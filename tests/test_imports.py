@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "stages": set(),
     "fields": set(),
     "logs": set(),
+    "process": set(),
     "hardware": {"config"},
     # A loss's settings lie below the configuration, which is made of them; the list of losses of a stage lies above it.
     "losses": LOSS_SETTINGS,
@@ -28,14 +29,14 @@ MAY_IMPORT = {
     "environment": BASE,
     "recipes": {"errors"},
     "data": BASE | {"config"},
-    "models": BASE | {"config"},
+    "models": BASE | {"config", "process"},
     "memory": BASE | {"config", "losses", "models"},
     "evaluation": DATA_AND_MODELS,
     "evaluation.results": set(),
     "report": BASE | {"evaluation.results"},
     "training": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training"},
-    "cli": {"errors", "logs", "environment", "config", "recipes", "training", "verbs", "report"},
+    "cli": {"errors", "logs", "process", "environment", "config", "recipes", "training", "verbs", "report"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -102,3 +103,47 @@ def test_help_imports_nothing_heavy() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+IMPORT_ALL = """
+import logging, os, pkgutil, sys, warnings
+import torch, transformers, datasets, numpy, matplotlib, pandas  # libraries may change their own process; we may not
+from transformers import AutoModelForCausalLM, Trainer
+
+def state():
+    levels = {name: logger.level for name, logger in logging.Logger.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
+    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "alignx_fast", "transformers", "bitsandbytes")}
+    return dict(os.environ), levels, handlers, list(warnings.filters), {name for name, module in sys.modules.items() if module is None}
+
+before = state()
+import alignx_fast
+names = [module.name for module in pkgutil.walk_packages(alignx_fast.__path__, "alignx_fast.")]
+for name in names:
+    if not name.endswith("__main__"):
+        __import__(name)
+after = state()
+assert len(names) > 60, names
+for old, new in zip(before, after):
+    changed = {key: (old[key], new[key]) for key in old if old[key] != new.get(key)} if isinstance(old, dict) else old != new
+    assert not changed, changed
+assert before[0] == after[0]
+assert before[2] == after[2]
+print("unchanged")
+"""
+
+
+def test_importing_the_package_changes_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
+    assert done.stdout == "unchanged\n", done.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """`python -m alignx_fast` is the command, its exit codes included."""
+    shown = subprocess.run([sys.executable, "-m", "alignx_fast", "recipes"], capture_output=True, text=True, check=True).stdout
+    assert "quickstart" in shown
+    wrong = subprocess.run(
+        [sys.executable, "-m", "alignx_fast", "report", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("alignx-fast: ")
+    assert len(wrong.stderr.strip().splitlines()) == 1

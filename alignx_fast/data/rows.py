@@ -1,7 +1,9 @@
 """What a row is: the types that readers yield and every later step takes."""
 
 import enum
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 
 class Reason(enum.StrEnum):
@@ -59,3 +61,22 @@ class Dropped:
     reason: Reason
     text: str
     where: str = ""
+
+
+Row = TypeVar("Row", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Generic[Row]):
+    """Rows, and beside each the number of its meaning: rows of equal numbers say the same thing."""
+
+    rows: Sequence[Row]
+    meanings: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, indices: Iterable[int]) -> "Rows[Row]":
+        """The rows at these positions, in this order."""
+        chosen = list(indices)
+        return Rows([self.rows[i] for i in chosen], [self.meanings[i] for i in chosen])

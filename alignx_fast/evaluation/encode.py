@@ -14,9 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import Example, encode_texts
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import captured
 from alignx_fast.models.forward import packed_forward
-from alignx_fast.models.load import Model
 
 MAX_LENGTH = 512  # tokens of a sentence; longer ones are cut
 VECTOR_BYTES = 4 * 2**30  # vectors held at once; more layers than fit are read in further passes

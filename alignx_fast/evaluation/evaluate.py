@@ -23,8 +23,8 @@ from alignx_fast.evaluation.translation import translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
-from alignx_fast.models.load import Model
 
 
 def evaluate(

@@ -7,8 +7,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignx_fast.data.spans import eos_id
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import generation_mode
-from alignx_fast.models.load import Model
 
 NEXT_SECTION = re.compile(r"\n\s*###")  # a model that rambles on opens a new section of the prompt layout
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from alignx_fast.data.packing import PackedBatch
 from alignx_fast.evaluation.encode import MAX_LENGTH, Sentence, batches
 from alignx_fast.evaluation.results import LanguagePerplexity
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
-from alignx_fast.models.load import Model
 
 LARGEST = 700.0  # nats per token; beyond, or NaN, the exponential is no number
 

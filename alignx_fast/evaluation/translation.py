@@ -13,7 +13,7 @@ from alignx_fast.evaluation.generation import generate
 from alignx_fast.evaluation.results import DirectionTranslation, TranslatedSentence
 from alignx_fast.evaluation.sample import evenly
 from alignx_fast.evaluation.scoring import CorpusScorer, bleu_tokenizer, off_target, other_sentences
-from alignx_fast.models.load import Model
+from alignx_fast.models.adapters import Model
 
 
 def directions(settings: EvaluationSettings, languages: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.results import TaskScore
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import generation_mode
-from alignx_fast.models.load import Model
 
 METRICS = ("acc", "exact_match", "f1")
 """What is read of a task, the first of these that it has."""

@@ -11,8 +11,8 @@ from alignx_fast.evaluation.layers import similarity
 from alignx_fast.evaluation.projection import sentence_map
 from alignx_fast.evaluation.results import LayerScores, Retrieval, SentenceMap
 from alignx_fast.evaluation.retrieval import retrieval
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
-from alignx_fast.models.load import Model
 
 
 class VectorScores(NamedTuple):

@@ -11,7 +11,7 @@ from alignx_fast.losses.cost import COMPUTE, Part
 from alignx_fast.memory import formulas, gpus, speed
 from alignx_fast.memory.shapes import read_config
 from alignx_fast.memory.sizes import Sizes, count, count_adapters
-from alignx_fast.models.load import align_layer
+from alignx_fast.models.config import align_layer
 from alignx_fast.stages import Stage
 
 CPU_TOKENS = 4096

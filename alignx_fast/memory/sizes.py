@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from alignx_fast.config import LoraSettings
+from alignx_fast.models.adapters import add_adapters
 from alignx_fast.models.capture import body, decoder_layers
 from alignx_fast.models.forward import head_module
 from alignx_fast.models.fused import fuses_head, fuses_layers
-from alignx_fast.models.load import add_adapters
 
 
 @dataclass(frozen=True)

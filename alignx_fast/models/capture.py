@@ -1,14 +1,17 @@
 """Hidden states of chosen decoder layers, taken by hooks: nothing else is kept."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from alignx_fast.errors import UserError
+
+Reduced = TypeVar("Reduced")
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
@@ -19,7 +22,7 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
 def body(model: nn.Module) -> nn.Module:
     """The model without its language-modelling head."""
     causal = causal_model(model)
-    inner = getattr(causal, causal.base_model_prefix, None)
+    inner: nn.Module | None = getattr(causal, causal.base_model_prefix, None)
     if inner is None or inner is causal:
         raise UserError(f"{type(causal).__name__} does not separate its body from its head; choose a model with a decoder body.")
     return inner
@@ -33,16 +36,28 @@ def num_layers(model: nn.Module) -> int:
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The list of decoder layers, whatever the family calls it."""
     count = num_layers(model)
-    found = [m for m in body(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
-    if not found:
+    lists = [m for m in body(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    if not lists:
         raise UserError(
             f"Cannot find the {count} decoder layers of {type(causal_model(model)).__name__}; this family is not supported."
         )
-    return found[0]
+    return lists[0]
 
 
 class _ReachedError(Exception):
     """Ends a forward pass once the deepest layer asked for has been captured."""
+
+
+@overload
+def captured(
+    model: nn.Module, layers: Iterable[int], *, stop: bool = False
+) -> AbstractContextManager[dict[int, torch.Tensor]]: ...
+
+
+@overload
+def captured(
+    model: nn.Module, layers: Iterable[int], reduce: Callable[[torch.Tensor], Reduced], *, stop: bool = False
+) -> AbstractContextManager[dict[int, Reduced]]: ...
 
 
 @contextmanager
@@ -59,7 +74,7 @@ def captured(
         layers: 0 is the embedding output, l the output of the l-th decoder layer, `num_layers(model)` the state after the
             final norm.
         reduce: applied to each [T, D] state at once, so that only its result is kept.
-        stop: end the forward pass after the deepest of these layers; the block is left there.
+        stop: end the forward pass after the deepest of these layers; what follows it in the `with` block is skipped.
 
     Yields:
         A dict that the forward pass fills: layer -> [T, D], or what `reduce` made of it.
@@ -67,19 +82,19 @@ def captured(
     states: dict[int, Any] = {}
     wanted, blocks, last = sorted(set(layers)), decoder_layers(model), num_layers(model)
 
-    def keep(layer: int, output: Any) -> None:
+    def keep(layer: int, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         hidden = output if isinstance(output, torch.Tensor) else output[0]
         states[layer] = reduce(hidden[0]) if reduce else hidden[0]
         if stop and layer == wanted[-1]:
             raise _ReachedError
 
-    def hook(layer: int) -> Any:
+    def hook(layer: int) -> RemovableHandle:
         if layer == 0:
             return blocks[0].register_forward_pre_hook(
                 lambda _, args, kwargs: keep(0, args[0] if args else kwargs["hidden_states"]), with_kwargs=True
             )
-        place = body(model) if layer == last else blocks[layer - 1]
-        return place.register_forward_hook(lambda _, __, output: keep(layer, output))
+        module = body(model) if layer == last else blocks[layer - 1]
+        return module.register_forward_hook(lambda _, __, output: keep(layer, output))
 
     handles = [hook(layer) for layer in wanted]
     try:

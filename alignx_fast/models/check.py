@@ -17,7 +17,7 @@ def check_packed_forward(model: PreTrainedModel) -> None:
         UserError: the family does something that packed training does not reproduce.
     """
     was_training = model.training
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     device, lengths = model.device, [5, 7]
     ids = torch.arange(3, 3 + sum(lengths), device=device) % model.config.get_text_config().vocab_size
     try:

@@ -1,10 +1,10 @@
 """Activation checkpointing: decoder layers whose activations are recomputed in backward instead of kept."""
 
-import torch
 from torch import nn
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError
+from alignx_fast.hardware import on_gpu
 from alignx_fast.models.capture import causal_model
 
 
@@ -24,6 +24,6 @@ def checkpoint_layers(model: nn.Module, settings: ModelSettings) -> None:
     # gradient_checkpointing_enable is the older name of the same (transformers 5.17), deprecated in 5.23.
     enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
     try:
-        enable({"use_reentrant": False}, every_n_layers=every, offload=settings.offload_checkpoints and torch.cuda.is_available())
+        enable({"use_reentrant": False}, every_n_layers=every, offload=settings.offload_checkpoints and on_gpu())
     except ValueError as error:
         raise UserError(f"{error} Use `--model.gradient_checkpointing false`.") from None

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from alignx_fast.errors import UserError
-from alignx_fast.models.attention import block_mask, use_ordinary_attention, use_packed_attention
+from alignx_fast.models.attention import block_mask, restore_attention, use_ordinary_attention
 from alignx_fast.models.capture import body, causal_model
 
 LOGITS_PER_CHUNK = 1 << 25
@@ -35,7 +35,8 @@ def packed_forward(model: nn.Module, batch: Packed) -> torch.Tensor:
         cu_seq_lens_q=batch.cu_seqlens,
         max_length_q=batch.max_length,
     )
-    return output.last_hidden_state[0]
+    hidden_TD: torch.Tensor = output.last_hidden_state[0]
+    return hidden_TD
 
 
 def head_module(model: nn.Module) -> nn.Module:
@@ -50,7 +51,7 @@ def head_module(model: nn.Module) -> nn.Module:
 def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
     """Logits [T, V], with the scaling and soft-capping of the families that have them."""
     config = causal_model(model).config.get_text_config()
-    logits_TV = head_module(model)(hidden_TD)
+    logits_TV: torch.Tensor = head_module(model)(hidden_TD)
     logits_TV = logits_TV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
     if softcap := getattr(config, "final_logit_softcapping", None):
         logits_TV = softcap * torch.tanh(logits_TV / softcap)
@@ -59,10 +60,11 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def generation_mode(model: nn.Module) -> Iterator[None]:
-    """Ordinary padded attention with a key-value cache inside the block, packed attention again after it."""
+    """Ordinary padded attention, which a key-value cache needs, inside the block; the model's own attention again after it."""
     causal = causal_model(model)
+    own_attention = causal.config._attn_implementation
     use_ordinary_attention(causal)
     try:
         yield
     finally:
-        use_packed_attention(causal)
+        restore_attention(causal, own_attention)

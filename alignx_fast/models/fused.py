@@ -6,9 +6,8 @@ of `models/forward.py` run instead, with the same result up to rounding.
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -59,8 +58,14 @@ def fuse_layers(model: PreTrainedModel) -> bool:
     return True
 
 
-def _by_device(on_gpu: Callable[..., Any], without_gpu: Callable[..., Any]) -> Callable[..., Any]:
-    def apply_rotary_pos_emb(q: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+class _Rotary(Protocol):
+    """`apply_rotary_pos_emb` of a family's module; what follows the queries differs from family to family."""
+
+    def __call__(self, q: torch.Tensor, *args: object, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+def _by_device(on_gpu: _Rotary, without_gpu: _Rotary) -> _Rotary:
+    def apply_rotary_pos_emb(q: torch.Tensor, *args: object, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
         return (on_gpu if q.is_cuda else without_gpu)(q, *args, **kwargs)
 
     apply_rotary_pos_emb.without_gpu = without_gpu  # type: ignore[attr-defined]
@@ -87,7 +92,7 @@ def fused_cross_entropy(head: nn.Linear, hidden_KD: torch.Tensor, labels_K: torc
     # Cast here rather than by autocast inside: that would cast the whole weight anew for every chunk.
     kind = hidden_KD.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
-    return liger_fused_linear_cross_entropy(
+    total: torch.Tensor = liger_fused_linear_cross_entropy(
         hidden_KD.to(dtype),
         head.weight.to(dtype),
         labels_K,
@@ -97,6 +102,7 @@ def fused_cross_entropy(head: nn.Linear, hidden_KD: torch.Tensor, labels_K: torc
         accum_dtype=torch.float32,
         chunk_mem_const=_chunk_factor(*hidden_KD.shape),
     )
+    return total
 
 
 def _chunk_factor(rows: int, width: int) -> int:

@@ -8,11 +8,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from alignx_fast.config import ModelSettings
-from alignx_fast.models import attention
+from alignx_fast.models.adapters import Model, add_adapters
 from alignx_fast.models.capture import body
-from alignx_fast.models.checkpointing import checkpoint_layers
-from alignx_fast.models.fused import fuse_layers
-from alignx_fast.models.load import Model, add_adapters
+from alignx_fast.models.setup import set_up
 
 
 def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Model:
@@ -23,7 +21,7 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torc
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     if settings.tuning == "qlora":
-        model.is_loaded_in_4bit = True  # peft looks at this mark to choose its adapters
+        model.is_loaded_in_4bit = True  # peft chooses its kind of adapters by it
         for parent in list(body(model).modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear):
@@ -36,10 +34,7 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torc
         for name, buffer in list(module.named_buffers(recurse=False)):
             setattr(module, name, buffer.to(device))
     model.tie_weights()
-    attention.select(settings.attention, dtype if settings.tuning != "full" or device.type == "cpu" else torch.bfloat16)
-    attention.use_packed_attention(model)
-    fuse_layers(model)
-    checkpoint_layers(model, settings)
+    set_up(model, settings)
     return model if settings.tuning == "full" else add_adapters(model, settings.lora)
 
 

@@ -12,12 +12,13 @@ from alignx_fast.config import Settings
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
+from alignx_fast.hardware import compute_dtype
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory import formulas
 from alignx_fast.memory.plan import plan, process_bytes
 from alignx_fast.memory.shapes import read_config
-from alignx_fast.models.load import align_layer, compute_dtype
+from alignx_fast.models.config import align_layer
 from alignx_fast.models.random import random_model
 from alignx_fast.stages import Stage
 from alignx_fast.training.step import AlignStep

@@ -25,8 +25,11 @@ from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import read_json, write_json
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
-from alignx_fast.models.load import Model, align_layer, load_config, load_model, load_tokenizer
+from alignx_fast.models.adapters import Model
+from alignx_fast.models.config import align_layer, load_config
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
+from alignx_fast.models.tokenizer import load_tokenizer
+from alignx_fast.models.weights import load_model
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName

@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import read_json, write_json
+from alignx_fast.hardware import compute_dtype, device, weight_dtype
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import causal_model
-from alignx_fast.models.load import Model, compute_dtype, device, need_bitsandbytes, weight_dtype
+from alignx_fast.models.config import need_bitsandbytes
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock, StopAtStepEnd
 from alignx_fast.training.checkpoints import last_checkpoint

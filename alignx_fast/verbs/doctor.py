@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignx_fast import hardware
 from alignx_fast.environment import machine, versions
 
 MISSING = {
@@ -35,23 +36,22 @@ def _package(name: str, version: str | None) -> str:
 
 def _used() -> list[tuple[str, str]]:
     from alignx_fast.models import attention
-    from alignx_fast.models.load import bf16_works, compute_dtype
 
-    gpu = torch.cuda.is_available()
-    precision = str(compute_dtype()).removeprefix("torch.")
-    if gpu and not bf16_works():
+    gpu = hardware.on_gpu()
+    precision = hardware.dtype_name(hardware.compute_dtype())
+    if gpu and not hardware.bf16_works():
         precision += " with loss scaling: this GPU has no bfloat16"
     rows = [
         ("device", torch.cuda.get_device_name(0) if gpu else "CPU: fine for small models; a CUDA GPU is needed for large ones"),
         ("matrix products in", precision),
         ("losses", _losses()),
-        ("packed attention", attention.select("auto", compute_dtype())),
+        ("packed attention", attention.choose("auto", hardware.compute_dtype())),
     ]
     return rows + [(f"  {name}", reason or "works here") for name, reason in attention.available().items()]
 
 
 def _losses() -> str:
-    probe = torch.zeros(1, device="cuda" if torch.cuda.is_available() else "cpu")
+    probe = torch.zeros(1, device=hardware.device())
     return f"alignx_kernels, {choose_implementation(None, probe)} implementation"
 
 

@@ -11,9 +11,11 @@ from torch import nn
 
 from alignx_fast.config import load_settings
 from alignx_fast.errors import UserError
+from alignx_fast.hardware import compute_dtype
+from alignx_fast.models.adapters import open_adapters
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.forward import generation_mode
-from alignx_fast.models.load import compute_dtype, open_model
+from alignx_fast.models.weights import open_model
 from alignx_fast.verbs.trained import find_model
 
 
@@ -38,7 +40,7 @@ def export_model(path: str, folder: Path) -> None:
         del model
         gc.collect()
         dense = base.dequantize(compute_dtype())
-        model = PeftModel.from_pretrained(dense, model_path)
+        model = open_adapters(dense, Path(model_path), trainable=False)
     merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
     error = (_logits(merged, ids) - trained).norm() / trained.norm()
     partial = folder.with_name(folder.name + ".partial")
@@ -58,4 +60,5 @@ def export_model(path: str, folder: Path) -> None:
 @torch.no_grad()
 def _logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     with generation_mode(model):
-        return model(input_ids=ids, use_cache=False).logits.float()
+        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits.float()

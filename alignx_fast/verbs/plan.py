@@ -6,6 +6,7 @@ from rich.table import Table
 
 from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
+from alignx_fast.hardware import on_gpu
 from alignx_fast.memory.advice import changes
 from alignx_fast.memory.gpus import GIB, parse_memory
 from alignx_fast.memory.plan import Plan, card_bytes, plan
@@ -18,24 +19,24 @@ def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
     """Print the plan of every stage; with `measured`, also run one step of each on the GPU and set it beside the plan."""
     console = Console(highlight=False)
     name = ""
-    if gpu is None and torch.cuda.is_available():
+    if gpu is None and on_gpu():
         card = torch.cuda.get_device_properties(0)
         size, name = card_bytes(), card.name
     else:
         size = parse_memory(gpu or DEFAULT_GPU)
     fits = True
     for stage in settings.stages:
-        found = plan(settings, gpu_bytes=size, stage=stage, gpu_name=name)
-        fits = fits and found.fits
-        console.print(render(found), "")
+        planned = plan(settings, gpu_bytes=size, stage=stage, gpu_name=name)
+        fits = fits and planned.fits
+        console.print(render(planned), "")
         if measured:
-            console.print(_measured(settings, found), "")
+            console.print(_measured(settings, planned), "")
     if not fits:
         console.print(render_changes(changes(settings, gpu_bytes=size)))
 
 
 def _measured(settings: Settings, planned: Plan) -> Table:
-    if not torch.cuda.is_available():
+    if not on_gpu():
         raise UserError("--measure runs a step on a CUDA GPU, and there is none here; the plan needs none.")
     from alignx_fast.training.measure import measure
 

@@ -9,8 +9,10 @@ from transformers import PreTrainedTokenizerFast
 from alignx_fast.config import Settings, load_settings
 from alignx_fast.data.templates import Template, choose
 from alignx_fast.errors import UserError
+from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import causal_model
-from alignx_fast.models.load import Model, align_layer, open_model
+from alignx_fast.models.config import align_layer
+from alignx_fast.models.weights import open_model
 
 
 @dataclass

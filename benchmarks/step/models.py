@@ -8,11 +8,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from alignx_fast.config import ModelSettings
-from alignx_fast.models import attention
+from alignx_fast.hardware import compute_dtype, device, weight_dtype
+from alignx_fast.models.adapters import add_adapters
 from alignx_fast.models.capture import decoder_layers
-from alignx_fast.models.checkpointing import checkpoint_layers
-from alignx_fast.models.fused import fuse_layers
-from alignx_fast.models.load import add_adapters, compute_dtype, device, weight_dtype
+from alignx_fast.models.setup import set_up
 
 
 def random_model(config: PreTrainedConfig, settings: ModelSettings, *, attention_name: str) -> PreTrainedModel:
@@ -61,12 +60,9 @@ def quantise(module: nn.Module) -> None:
 
 
 def our_model(config: PreTrainedConfig, settings: ModelSettings) -> nn.Module:
-    """Prepared for training as `alignx_fast.models.load.load_model` prepares what it has loaded."""
+    """Prepared for training as `alignx_fast.models.weights.load_model` prepares what it has loaded."""
     model = random_model(config, settings, attention_name="sdpa")
-    attention.select(settings.attention, compute_dtype() if device().type == "cuda" else weight_dtype(settings))
-    attention.use_packed_attention(model)
-    fuse_layers(model)
-    checkpoint_layers(model, settings)
+    set_up(model, settings)
     return with_adapters(model, settings)
 
 

@@ -12,11 +12,11 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from alignx_fast.data.spans import Example
+from alignx_fast.hardware import device
 from alignx_fast.memory.gpus import named
 from alignx_fast.memory.sizes import count
 from alignx_fast.models import attention
 from alignx_fast.models.capture import causal_model
-from alignx_fast.models.load import device
 from alignx_fast.training.trainer import AlignXTrainer
 from benchmarks.fresh import FreshProcessError, in_fresh_process
 from benchmarks.measure import Row
@@ -119,8 +119,7 @@ def measure_step(case_fields: dict[str, Any], contender: str, rows_file: str | N
 
 def attention_of(model: PreTrainedModel) -> str:
     """What its attention runs through: ours by what it has chosen, any other by its name in transformers."""
-    name = model.config._attn_implementation
-    return attention.in_use(model) if name == attention.NAME else name
+    return attention.in_use(model) if attention.is_packed(model) else model.config._attn_implementation
 
 
 def model_flops(case: StepCase, rows: list[Example]) -> float:

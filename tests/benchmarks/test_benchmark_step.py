@@ -44,8 +44,7 @@ def test_expanded_losses_equal_ours_in_values_and_gradients():
     model.zero_grad()
     matching.zero_grad()
 
-    attention.select("sdpa", torch.float32)
-    attention.use_packed_attention(model)
+    attention.use_packed_attention(model, "sdpa")
     batches = pack(rows, 10_000, train_on_prompt=True)
     ours = AlignStep(model, losses, autocast=_plain)(batches, torch.Tensor.backward)
     for name, value in theirs.items():

@@ -14,8 +14,9 @@ from alignx_fast.config import Settings
 from alignx_fast.data.dedupe import instruction_keys, normalise, pair_keys, task_keys
 from alignx_fast.data.gather import gather, training_texts
 from alignx_fast.data.packing import pack
-from alignx_fast.data.prepare import lengths, prepare
+from alignx_fast.data.prepare import prepare
 from alignx_fast.data.rows import Instruction, Pair
+from alignx_fast.data.summary import lengths
 from alignx_fast.errors import UserError
 
 
@@ -157,23 +158,23 @@ def test_dev_and_evaluation_never_share_a_text_or_group_with_train(tmp_path, pai
         evaluation["evaluation"] = jsonl(tmp_path / "eval.jsonl", [{"texts": {"en": "Word 3", "de": "word 4"}}])["path"]
     config = make(tmp_path, pairs, tasks, dev_pairs=dev_pairs, **evaluation)
     config.seed = seed
-    found = {}
+    gathered = {}
     for stage in ("align", "instruct"):
         with suppress(UserError):  # nothing usable in so few rows
-            found[stage] = gather(config, stage)
-    dev_of_both = pairs_in([row for data in found.values() for row in data.dev])
-    for data in found.values():
-        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(keys(pair_keys, dev_of_both))
-        assert keys(instruction_keys, tasks_in(data.train)).isdisjoint(keys(pair_keys, dev_of_both))
-        assert keys(task_keys, tasks_in(data.train)).isdisjoint(keys(task_keys, tasks_in(data.dev)))
-        answers = {normalise(row.output) for row in tasks_in(data.dev)}
-        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(answers)
+            gathered[stage] = gather(config, stage)
+    dev_of_both = pairs_in([row for data in gathered.values() for row in data.dev.rows])
+    for data in gathered.values():
+        assert keys(pair_keys, pairs_in(data.train.rows)).isdisjoint(keys(pair_keys, dev_of_both))
+        assert keys(instruction_keys, tasks_in(data.train.rows)).isdisjoint(keys(pair_keys, dev_of_both))
+        assert keys(task_keys, tasks_in(data.train.rows)).isdisjoint(keys(task_keys, tasks_in(data.dev.rows)))
+        answers = {normalise(row.output) for row in tasks_in(data.dev.rows)}
+        assert keys(pair_keys, pairs_in(data.train.rows)).isdisjoint(answers)
         held_out = {normalise(text) for meaning in data.evaluation for text in meaning.texts.values()}
-        assert keys(pair_keys, pairs_in(data.train)).isdisjoint(held_out)
-        assert {normalise(text) for row in tasks_in(data.train) for text in (row.input, row.output)}.isdisjoint(held_out)
-        assert set(data.train_meanings).isdisjoint(data.dev_meanings)
+        assert keys(pair_keys, pairs_in(data.train.rows)).isdisjoint(held_out)
+        assert {normalise(text) for row in tasks_in(data.train.rows) for text in (row.input, row.output)}.isdisjoint(held_out)
+        assert set(data.train.meanings).isdisjoint(data.dev.meanings)
         by_key = {}
-        for row, meaning in zip([*data.train, *data.dev], [*data.train_meanings, *data.dev_meanings], strict=True):
+        for row, meaning in zip([*data.train.rows, *data.dev.rows], [*data.train.meanings, *data.dev.meanings], strict=True):
             for key in pair_keys(row) if isinstance(row, Pair) else ():
                 assert by_key.setdefault(key, meaning) == meaning, "rows that share a text or a group are one meaning"
 
@@ -189,7 +190,7 @@ def test_a_big_meaning_does_not_swallow_the_dev_split(tmp_path):
     rows = [pair(f"a {i}", f"b {i}", gid="same") for i in range(50)] + [pair(f"c {i}", f"d {i}") for i in range(50)]
     found = gather(make(tmp_path, rows), "align")
     assert (len(found.dev), len(found.train)) == (10, 180)
-    assert all(row.src[0] in "cd" for row in found.dev)
+    assert all(row.src[0] in "cd" for row in found.dev.rows)
 
 
 def test_max_rows_draws_at_random_and_repeatably(tmp_path):
@@ -197,7 +198,7 @@ def test_max_rows_draws_at_random_and_repeatably(tmp_path):
     config.data.parallel[0].max_rows = 20
     first, again = gather(config, "align"), gather(config, "align")
     assert first == again
-    numbers = {int(row.src.split()[1]) for row in [*first.train, *first.dev]}
+    numbers = {int(row.src.split()[1]) for row in [*first.train.rows, *first.dev.rows]}
     assert len(numbers) == 20
     assert max(numbers) >= 30
 
@@ -207,10 +208,10 @@ def test_the_phrasebook_brings_its_own_held_out_sentences(tmp_path, tokenizer):
     found = gather(config, "align")
     assert len(found.dev) <= 80
     assert len(found.evaluation) >= 300
-    seen = {normalise(text) for row in found.train for text in (row.src, row.tgt)}
+    seen = {normalise(text) for row in found.train.rows for text in (row.src, row.tgt)}
     held_out = {normalise(text) for meaning in found.evaluation for text in meaning.texts.values()}
     assert seen.isdisjoint(held_out)
-    assert {normalise(row.src) for row in found.dev} <= held_out
+    assert {normalise(row.src) for row in found.dev.rows} <= held_out
     assert {lang for meaning in found.evaluation for lang in meaning.texts} == {"en", "de", "sw"}
 
 

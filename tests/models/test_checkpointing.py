@@ -10,8 +10,8 @@ from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.losses.base import Vectors
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.losses.next_token import next_token_loss
+from alignx_fast.models.adapters import add_adapters
 from alignx_fast.models.checkpointing import checkpoint_layers
-from alignx_fast.models.load import add_adapters
 from alignx_fast.training.step import forward_pass
 
 

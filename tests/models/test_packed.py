@@ -1,6 +1,7 @@
 """Packed equals alone, for every family, and captured layers are what transformers calls hidden states."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from support.tiny_models import FAMILIES, random_rows, tiny_model
 from alignx_fast.data.packing import pack
 from alignx_fast.errors import UserError
 from alignx_fast.losses.next_token import next_token_loss
-from alignx_fast.models import attention
+from alignx_fast.models import attention, packed
 from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.forward import generation_mode, head_logits, packed_forward
@@ -84,7 +85,6 @@ def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_mixes_packed_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
-    monkeypatch.setattr("alignx_fast.models.forward.use_packed_attention", lambda _: None)
     model.set_attn_implementation("sdpa")
     monkeypatch.setattr("alignx_fast.models.forward.block_mask", lambda *_: torch.zeros(1, 1, 12, 12))
     with pytest.raises(UserError, match="not supported"):
@@ -95,21 +95,62 @@ def test_a_model_that_mixes_packed_rows_is_refused(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("width", "dtype"), [(80, torch.bfloat16), (512, torch.bfloat16), (36, torch.bfloat16), (64, torch.float32)]
 )
-def test_what_flash_attention_cannot_take_goes_another_way(
+def test_what_flash_attention_cannot_take_is_padded(
     implementation: str, width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_selected", implementation)
-    monkeypatch.setattr(attention, "_varlen_attention", lambda q, *_: torch.full_like(q, torch.nan))
+    monkeypatch.setattr(packed, "varlen_attention", lambda problem: torch.full_like(problem.q_THd, torch.nan))
     package = SimpleNamespace(flash_attn_varlen_func=lambda q, *_, **__: torch.full_like(q, torch.nan))
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     query = torch.randn(1, 4, 12, width, dtype=dtype)
     lengths = torch.tensor([0, 5, 12], dtype=torch.int32)
-    found, _ = attention.packed_attention(torch.nn.Identity(), query, query, query, None, cu_seq_lens_q=lengths, max_length_q=7)
-    assert found.isnan().all() == (width == 80)
+    attend = partial(packed.packed_attention, implementation)
+    output, _ = attend(torch.nn.Identity(), query, query, query, None, cu_seq_lens_q=lengths, max_length_q=7)
+    assert output.isnan().all() == (width == 80)
 
 
 def test_flash_attn_4_is_not_taken_for_flash_attn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
-    assert "does not load" in attention._flash_attn_fault.__wrapped__()
+    assert "does not load" in packed.flash_attn_fault.__wrapped__()
+
+
+def test_two_models_in_one_process_differ_in_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps its own, also after it has generated; choosing for one changes nothing for another."""
+    ran: list[str] = []
+    for name in ("flash_attn_attention", "varlen_attention", "padded_attention"):
+
+        def spy(problem: packed.Problem, name: str = name) -> torch.Tensor:
+            ran.append(name)
+            return torch.zeros_like(problem.q_THd)
+
+        monkeypatch.setattr(packed, name, spy)
+    models = {name: tiny_model(dtype=torch.bfloat16) for name in attention.REGISTERED}
+    for name, model in models.items():
+        attention.use_packed_attention(model, name)
+    (batch,) = pack(random_rows(3), 10_000, train_on_prompt=True)
+    for name, expected in (("varlen", "varlen"), ("sdpa", "padded"), ("flash_attn", "flash_attn")):
+        with generation_mode(models[name]):
+            assert not attention.is_packed(models[name])
+        assert attention.in_use(models[name]) == name
+        ran.clear()
+        packed_forward(models[name], batch)
+        assert set(ran) == {f"{expected}_attention"}
+    with generation_mode(model := tiny_model("xglm")):
+        pass
+    assert attention.in_use(model) == "the model's own, masked"
+
+
+def test_choosing_an_implementation_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "available", lambda: {"flash_attn": "", "varlen": "", "sdpa": ""})
+    model = tiny_model()
+    assert attention.choose("auto", torch.bfloat16) == "flash_attn"
+    assert attention.choose("auto", torch.float32) == "sdpa"
+    assert attention.choose("varlen", torch.float32) == "varlen"
+    assert attention.in_use(model) == "sdpa"
+
+
+def test_varlen_is_replaced_where_scores_are_capped() -> None:
+    model = tiny_model("gemma2", attn_logit_softcapping=20.0)
+    attention.use_packed_attention(model, "varlen")
+    assert attention.in_use(model) == "sdpa"

@@ -1,9 +1,11 @@
 """Packed attention on a real GPU: FlashAttention inside torch, and its package where installed, against one padded row per sequence."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from alignx_fast.models import attention
+from alignx_fast.models import attention, packed
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -14,10 +16,9 @@ NAMES = ("output", "query", "key", "value")
 
 
 @pytest.fixture(params=["varlen", "flash_attn"])
-def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def implementation(request: pytest.FixtureRequest) -> packed.Implementation:
     if reason := attention.available()[request.param]:
         pytest.skip(f"{request.param} {reason}")
-    monkeypatch.setattr(attention, "_selected", request.param)
     return request.param
 
 
@@ -33,17 +34,23 @@ def boundaries() -> torch.Tensor:
     return torch.tensor([0, *LENGTHS], device=DEVICE).cumsum(0).int()
 
 
-def packed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, scale: float) -> torch.Tensor:
-    options = {"cu_seq_lens_q": boundaries(), "max_length_q": max(LENGTHS), "sliding_window": window, "scaling": scale}
-    return attention.packed_attention(torch.nn.Module(), query, key, value, None, **options)[0]
+Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int | None, float], torch.Tensor]
+
+
+def by(implementation: packed.Implementation) -> Compute:
+    def compute(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, scale: float) -> torch.Tensor:
+        options = {"cu_seq_lens_q": boundaries(), "max_length_q": max(LENGTHS), "sliding_window": window, "scaling": scale}
+        return packed.packed_attention(implementation, torch.nn.Module(), query, key, value, None, **options)[0]
+
+    return compute
 
 
 def padded(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None, scale: float) -> torch.Tensor:
     tokens_first = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attention._padded_attention(*tokens_first, boundaries(), scale, 0.0, window, None)[None]
+    return packed.padded_attention(packed.Problem(*tokens_first, boundaries(), max(LENGTHS), scale, 0.0, window, None))[None]
 
 
-def results(compute, width: int, dtype: torch.dtype, window: int | None) -> list[torch.Tensor]:
+def results(compute: Compute, width: int, dtype: torch.dtype, window: int | None) -> list[torch.Tensor]:
     """Output and gradients in fp64, computed in `dtype`."""
     *inputs, cotangent = problem(width, dtype)
     inputs = [x.requires_grad_() for x in inputs]
@@ -53,15 +60,17 @@ def results(compute, width: int, dtype: torch.dtype, window: int | None) -> list
 
 @pytest.mark.parametrize("window", [None, 16], ids=["whole", "window"])
 @pytest.mark.parametrize("width", [64, 80, 84, 128, 256, 512])
-def test_packed_equals_padded(implementation: str, width: int, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_equals_padded(
+    implementation: packed.Implementation, width: int, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against fp64 it errs about as the padded rows do in bf16; widths that no FlashAttention takes go through these."""
     truth = results(padded, width, torch.float64, window)
     same_dtype = results(padded, width, torch.bfloat16, window)
-    calls, inner = [], attention._padded_attention
-    monkeypatch.setattr(attention, "_padded_attention", lambda *args: calls.append(1) or inner(*args))
-    found = results(packed, width, torch.bfloat16, window)
+    calls, inner = [], packed.padded_attention
+    monkeypatch.setattr(packed, "padded_attention", lambda problem: calls.append(1) or inner(problem))
+    computed = results(by(implementation), width, torch.bfloat16, window)
     assert len(calls) == (width > 256 or width % 8 != 0)
-    for name, exact, other, ours in zip(NAMES, truth, same_dtype, found, strict=True):
+    for name, exact, other, ours in zip(NAMES, truth, same_dtype, computed, strict=True):
         assert exact.norm() > 0
         error, allowed = (ours - exact).norm() / exact.norm(), 2 * (other - exact).norm() / exact.norm() + 1e-3
         assert error <= allowed, f"{name}: {error:.2e}, allowed {allowed:.2e}"

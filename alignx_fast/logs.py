@@ -1,0 +1,26 @@
+"""The package's one logger. A program that imports the package sees nothing of it unless it configures logging."""
+
+import logging
+import sys
+from typing import TextIO
+
+LOGGER = logging.getLogger("alignx_fast")
+
+
+class _StandardOutput(logging.StreamHandler[TextIO]):
+    """Plain messages to what standard output is at that time, so that a redirection made later holds too."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+def configure(level: int = logging.INFO) -> None:
+    """For the command line: messages of `level` and above appear on standard output as they are; calling it again changes nothing."""
+    LOGGER.setLevel(level)
+    if not any(isinstance(handler, _StandardOutput) for handler in LOGGER.handlers):
+        LOGGER.addHandler(_StandardOutput())

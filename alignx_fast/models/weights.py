@@ -1,0 +1,71 @@
+"""Loading a model's weights as full, lora or qlora. Only safetensors; no remote code unless asked for."""
+
+import json
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from alignx_fast.config import ModelSettings
+from alignx_fast.errors import UserError, first_line
+from alignx_fast.hardware import compute_dtype, device, dtype_name, weight_dtype
+from alignx_fast.models.adapters import Model, add_adapters, open_adapters
+from alignx_fast.models.check import check_packed_forward
+from alignx_fast.models.config import load_config
+from alignx_fast.models.setup import set_up
+from alignx_fast.models.tokenizer import load_tokenizer
+
+
+def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = None) -> Model:
+    """Load the base model, and adapters for lora and qlora (new ones, or those saved in `adapter`).
+
+    The embeddings, head and norms of a 4-bit model keep their own format: casting them to fp32 costs 2 GiB on an 8B model.
+
+    Raises:
+        UserError: the model cannot be loaded, or its family cannot be trained on packed sequences.
+    """
+    model = _read_weights(path, settings)
+    set_up(model, settings)
+    check_packed_forward(model)
+    if settings.tuning == "full":
+        return model
+    return add_adapters(model, settings.lora) if adapter is None else open_adapters(model, adapter)
+
+
+def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:
+    """A trained model for evaluation, translation or export: a plain folder, an adapter folder, or a hub name."""
+    adapter_config = Path(folder) / "adapter_config.json"
+    if adapter_config.is_file():
+        base = json.loads(adapter_config.read_text())["base_model_name_or_path"]
+        tuning = settings.tuning if settings.tuning != "full" else "lora"
+        model = load_model(base, settings.model_copy(update={"tuning": tuning}), adapter=Path(folder))
+    else:
+        dtype = dtype_name(compute_dtype()) if settings.dtype == "auto" else settings.dtype
+        model = load_model(folder, settings.model_copy(update={"tuning": "full", "dtype": dtype}))
+    return model.eval(), load_tokenizer(folder, settings)
+
+
+def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
+    config = load_config(path, settings)
+    quantisation = None
+    if settings.tuning == "qlora":
+        quantisation = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute_dtype()
+        )
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=weight_dtype(settings),
+            device_map={"": device()},
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+            quantization_config=quantisation,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"Cannot load model {path!r}: {first_line(error)}") from None
+    for module in model.modules():
+        # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first evaluation, for a product without a gradient:
+        # training on after it would go wrong in silence.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    return model

@@ -1,5 +1,7 @@
 """The device that this process computes on, and the number formats that follow from it."""
 
+import resource
+
 import torch
 
 from alignx_fast.config import ModelSettings
@@ -44,3 +46,11 @@ def attention_dtype(settings: ModelSettings) -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name as in the settings, such as "bfloat16"."""
     return str(dtype).removeprefix("torch.")
+
+
+def peak_memory_gib() -> float:
+    """Most memory used so far in GiB: of the GPU's allocator, or of the process on a CPU."""
+    if on_gpu():
+        return torch.cuda.max_memory_allocated() / 2**30
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / 2**20

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from alignx_fast.hardware import on_gpu
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -27,7 +29,7 @@ def random_states_kept() -> Iterator[None]:
     """Put the random states of Python, NumPy and torch (CPU and GPUs) back on leaving."""
     python, numpy = random.getstate(), np.random.get_state()  # lm-eval and others reseed the global generators
     cpu = torch.get_rng_state()
-    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    gpus = torch.cuda.get_rng_state_all() if on_gpu() else []
     try:
         yield
     finally:

@@ -12,7 +12,8 @@ from alignx_fast.config import Settings
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
-from alignx_fast.hardware import compute_dtype
+from alignx_fast.hardware import compute_dtype, on_gpu
+from alignx_fast.hardware import device as hardware_device
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.losses.cost import PHASES
 from alignx_fast.memory import formulas
@@ -63,9 +64,9 @@ def measure(settings: Settings, *, stage: Stage = "align") -> MeasuredStep:
     Raises:
         UserError: there is no CUDA GPU.
     """
-    if not torch.cuda.is_available():
+    if not on_gpu():
         raise UserError("Measuring needs a CUDA GPU; without one, leave --measure out for the plan alone.")
-    device = torch.device("cuda", 0)
+    device = hardware_device()
     settings = settings.model_copy(deep=True)
     group = settings.stage(stage)
     before = _settled()

@@ -6,11 +6,11 @@ same list and skips what is there; a stage that was cut off continues from its l
 
 import gc
 import importlib.util
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
@@ -23,6 +23,7 @@ from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import read_json, write_json
+from alignx_fast.hardware import on_gpu
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.adapters import Model
@@ -35,6 +36,8 @@ from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.folder import open_folder
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
+
+log = logging.getLogger(__name__)
 
 
 def check_runnable(settings: Settings) -> None:
@@ -53,7 +56,7 @@ def check_runnable(settings: Settings) -> None:
     layers = settings.model.tiny_layers
     if settings.model.path != BUILTIN_TINY:
         layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
-        if torch.cuda.is_available():
+        if on_gpu():
             check_fits(settings, card_bytes())
     for loss in settings.align.losses:
         loss.check(layers)
@@ -111,13 +114,13 @@ class Run:
         return str(folder)
 
     def _prepare(self, stage: Stage) -> None:
-        self.console.print(f"Preparing the data of stage {stage} ...")
+        log.info("Preparing the data of stage %s ...", stage)
         prepared = prepare(self.settings, self.tokenizer, stage)
         write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
         if prepared.dropped_file is not None:
             shutil.copyfile(prepared.dropped_file, self.folder / "data" / f"dropped_{stage}.jsonl")
         summary = prepared.summary
-        self.console.print(
+        log.info(
             f"  {len(prepared.train):,} training rows, {len(prepared.dev):,} dev rows, {len(prepared.languages)} languages; "
             f"{sum(summary['dropped'].values()):,} of {summary['rows_read']:,} rows dropped (data/dropped_{stage}.jsonl)"
         )
@@ -183,7 +186,7 @@ class Run:
             words.append(f"retrieval top-1 {scores.retrieval.average:.1%} (chance {scores.retrieval.chance:.1%})")
         if directions := scores.translation.values():
             words.append(f"chrF++ {sum(direction.chrf for direction in directions) / len(directions):.1f}")
-        self.console.print(f"Evaluation {at}: " + ", ".join(words))
+        log.info("Evaluation %s: %s", at, ", ".join(words))
 
     def _publish(self, last: StageName) -> None:
         folder = self.folder / "model"

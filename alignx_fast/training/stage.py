@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import read_json, write_json
-from alignx_fast.hardware import compute_dtype, device, weight_dtype
+from alignx_fast.hardware import compute_dtype, device, dtype_name, on_gpu, weight_dtype
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
@@ -34,7 +34,6 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
     """The Trainer's settings for a stage of `rows` training rows."""
     per_step = rows_in_step(stage, rows)
     steps = stage.max_steps or steps_in_epochs(stage.epochs, rows, per_step)
-    on_gpu = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -45,9 +44,9 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
         optim=OPTIMIZERS[optimizer_name(settings, stage)],
-        bf16=on_gpu and compute_dtype() == torch.bfloat16,
-        fp16=on_gpu and compute_dtype() == torch.float16,
-        use_cpu=not on_gpu,
+        bf16=on_gpu() and compute_dtype() == torch.bfloat16,
+        fp16=on_gpu() and compute_dtype() == torch.float16,
+        use_cpu=not on_gpu(),
         logging_steps=min(stage.log_every, steps),
         logging_nan_inf_filter=False,
         eval_strategy="steps",
@@ -71,7 +70,7 @@ def optimizer_name(settings: Settings, stage: StageSettings) -> str:
     Raises:
         UserError: an 8-bit optimizer without bitsandbytes.
     """
-    name = stage.optimizer_name(settings.model.tuning, on_gpu=torch.cuda.is_available())
+    name = stage.optimizer_name(settings.model.tuning, on_gpu=on_gpu())
     if name != "adamw":
         group = "align" if isinstance(stage, AlignSettings) else "instruct"
         need_bitsandbytes(f"{group}.optimizer is {name}", f"--{group}.optimizer adamw")
@@ -85,8 +84,8 @@ def in_use(settings: Settings, stage: StageSettings, model: Model) -> dict[str, 
         "attention": attention.in_use(causal_model(model)),
         "losses": choose_implementation(None, torch.empty(1, dtype=weights, device=device())),
         "optimizer": optimizer_name(settings, stage),
-        "weights": "nf4" if settings.model.tuning == "qlora" else str(weights).removeprefix("torch."),
-        "products": str(compute_dtype()).removeprefix("torch."),
+        "weights": "nf4" if settings.model.tuning == "qlora" else dtype_name(weights),
+        "products": dtype_name(compute_dtype()),
     }
 
 

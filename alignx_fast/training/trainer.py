@@ -9,7 +9,6 @@ Mixed precision is entered here: accelerate would do it in `model.forward`, and 
 
 import logging
 import math
-import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from alignx_fast.data.mixing import language_groups
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
+from alignx_fast.hardware import peak_memory_gib
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.training.checkpoints import is_complete, load_losses, save_losses
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
@@ -283,11 +283,3 @@ def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token that opens a sentence encoded by itself: BOS, else what closes texts and therefore stands between them in training."""
     candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
     return next((token for token in candidates if token is not None), None)
-
-
-def peak_memory_gib() -> float:
-    """Most memory used so far in GiB: of the GPU's allocator, or of the process on a CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kib / 2**20

@@ -1,0 +1,144 @@
+"""Pages that are made while the docs are built: the commands from the CLI, the settings from their schema, and files of the repository.
+
+MkDocs calls the functions `on_config` and `on_files` (`hooks` in mkdocs.yml); nothing that they make is committed.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignx_fast.cli import app
+from alignx_fast.verbs.schema import schema_text
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY_PAGES = {
+    "kernels.md": "kernels/README.md",
+    "measured/table.md": "benchmarks/results/TABLE.md",
+    "measured/log.md": "benchmarks/LOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
+"""Page -> the file of the repository that it shows."""
+
+Schema = dict[str, object]
+WORDS = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "object": "mapping"}
+LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "a multiple of"}
+
+
+def on_config(config: "MkDocsConfig") -> None:
+    """Put the commands into the navigation."""
+    for section in config.nav or []:
+        if "Commands" in section:
+            section["Commands"] = [{verb: f"commands/{verb}.md"} for verb in verbs()]
+
+
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
+    """Add the generated pages to those of the folder."""
+    from mkdocs.structure.files import File
+
+    for name, content in pages().items():
+        files.append(File.generated(config, name, content=content))
+    for plot in sorted((ROOT / "benchmarks" / "results").glob("*.svg")):
+        files.append(File.generated(config, f"measured/{plot.name}", abs_src_path=str(plot)))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Every generated page as Markdown."""
+    made = {f"commands/{verb}.md": command_page(verb) for verb in verbs()}
+    made["settings.md"] = settings_page()
+    return made | {page: repository_page(ROOT / file) for page, file in REPOSITORY_PAGES.items()}
+
+
+def verbs() -> list[str]:
+    """The commands of the CLI by name."""
+    return sorted(name for name in app if not name.startswith("-"))
+
+
+def command_page(verb: str) -> str:
+    """What `alignx-fast VERB --help` says, as a page."""
+    text = app[verb].generate_docs(heading_level=1, usage_name=f"alignx-fast {verb}")
+    text = re.sub(r"^## Table of Contents\n.*?(?=^\*\*|^## )", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^# .*", f"# alignx-fast {verb}", text, count=1)
+
+
+def settings_page() -> str:
+    """Every setting with its dotted name, type, default and meaning."""
+    schema: Schema = json.loads(schema_text())
+    lines = [
+        "# Settings",
+        "",
+        "Every setting can stand in a recipe (YAML) or on the command line: `--align.pairs_per_step 256`. A name with `[]` belongs to",
+        "the entries of a list and stands in a recipe only. An unknown name is refused, and the nearest known one is named.",
+    ]
+    group = None
+    for name, setting in settings(schema):
+        if name.rpartition(".")[0] != group:
+            group = name.rpartition(".")[0]
+            lines += ["", f"## {group or 'The run'}"]
+        lines += ["", f"`{name}`", f":   {setting['description']}  "]
+        lines += [f"    <small>{kind(schema, setting)}; {default(schema, setting)}</small>"]
+    return "\n".join(lines) + "\n"
+
+
+def settings(schema: Schema, group: Schema | None = None, prefix: str = "") -> Iterator[tuple[str, Schema]]:
+    """(dotted name, schema) of every setting: those of a group first, then its groups one after the other."""
+    properties: dict[str, Schema] = (group or schema)["properties"]  # type: ignore[assignment]
+    for name, setting in properties.items():
+        if "$ref" not in setting:
+            yield prefix + name, setting
+    for name, setting in properties.items():
+        items = setting.get("items")
+        if "$ref" in setting:
+            yield from settings(schema, referred(schema, setting), f"{prefix}{name}.")
+        elif isinstance(items, dict) and "$ref" in items:
+            yield from settings(schema, referred(schema, items), f"{prefix}{name}[].")
+
+
+def referred(schema: Schema, reference: Schema) -> Schema:
+    """The definition that a `$ref` names."""
+    definitions: dict[str, Schema] = schema["$defs"]  # type: ignore[assignment]
+    return definitions[str(reference["$ref"]).rpartition("/")[2]]
+
+
+def kind(schema: Schema, setting: Schema) -> str:
+    """The type of a setting in words."""
+    if "anyOf" in setting:
+        choices: list[Schema] = setting["anyOf"]  # type: ignore[assignment]
+        return " or ".join(kind(schema, choice) for choice in choices if choice.get("type") != "null")
+    if "const" in setting:
+        return f"`{setting['const']}`"
+    if "enum" in setting:
+        values: list[str] = setting["enum"]  # type: ignore[assignment]
+        return ", ".join(f"`{value}`" for value in values[:-1]) + f" or `{values[-1]}`"
+    if setting["type"] == "array":
+        items: Schema = setting["items"]  # type: ignore[assignment]
+        return "list of entries" if "$ref" in items else f"list of {kind(schema, items)}"
+    word = "path" if setting.get("format") == "path" else WORDS[str(setting["type"])]
+    limits = ", ".join(f"{sign} {setting[limit]}" for limit, sign in LIMITS.items() if limit in setting)
+    return f"{word} {limits}".rstrip()
+
+
+def default(schema: Schema, setting: Schema) -> str:
+    """The default as it would stand in a recipe; of an entry only what differs from the entry's own defaults."""
+    if "default" not in setting:
+        return "required"
+    value, items = setting["default"], setting.get("items")
+    if value is None:
+        return "not set by default"
+    if isinstance(value, list) and isinstance(items, dict) and "$ref" in items:
+        properties: dict[str, Schema] = referred(schema, items)["properties"]  # type: ignore[assignment]
+        value = [{k: v for k, v in entry.items() if properties[k].get("default", ...) != v} for entry in value]
+    return f"default `{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def repository_page(file: Path) -> str:
+    """A Markdown file of the repository; its links to other files become plain names, since those are no pages."""
+    text = file.read_text(encoding="utf-8").replace("<details>", '<details markdown="1">')
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)[^)]+\)", r"\1", text)

@@ -43,7 +43,7 @@ check: install
 
 docs: install
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "Built: site/index.html"
+	@echo "Built: site/index.html (for the search: python3 -m http.server -d site)"
 
 bench: install
 	@$(BIN)/python -m pytest benchmarks

@@ -1,6 +1,6 @@
 """Pages that are made while the docs are built: the commands from the CLI, the settings from their schema, and files of the repository.
 
-MkDocs calls the functions `on_config` and `on_files` (`hooks` in mkdocs.yml); nothing that they make is committed.
+MkDocs calls the functions named `on_...` (`hooks` in mkdocs.yml); nothing that they make is committed.
 """
 
 import json
@@ -49,6 +49,16 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     return files
 
 
+def on_post_page(output: str, **_: object) -> None:
+    """Refuse a page that would load something from another host.
+
+    Raises:
+        ValueError: names what the page loads.
+    """
+    if loaded := re.search(r"""<(?:script|img|iframe|link rel="?stylesheet"?)[^>]*(?:src|href)="?(?:https?:)?//[^">]*""", output):
+        raise ValueError(f"A page loads from another host: {loaded[0]}")
+
+
 def pages() -> dict[str, str]:
     """Every generated page as Markdown."""
     made = {f"commands/{verb}.md": command_page(verb) for verb in verbs()}
@@ -81,7 +91,7 @@ def settings_page() -> str:
     for name, setting in settings(schema):
         if name.rpartition(".")[0] != group:
             group = name.rpartition(".")[0]
-            lines += ["", f"## {group or 'The run'}"]
+            lines += ["", f"## {group or 'The run'}", ""]
         lines += ["", f"`{name}`", f":   {setting['description']}  "]
         lines += [f"    <small>{kind(schema, setting)}; {default(schema, setting)}</small>"]
     return "\n".join(lines) + "\n"

@@ -84,31 +84,39 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Every setting can stand in a recipe (YAML) or on the command line: `--align.pairs_per_step 256`. A name with `[]` belongs to",
+        "Every setting can stand in a recipe (YAML) or on the command line after the recipe: `alignx-fast train quickstart",
+        "--align.pairs_per_step 256`. A name with `[]` belongs to",
         "the entries of a list and stands in a recipe only. An unknown name is refused, and the nearest known one is named.",
     ]
-    group = None
-    for name, setting in settings(schema):
-        if name.rpartition(".")[0] != group:
-            group = name.rpartition(".")[0]
-            lines += ["", f"## {group or 'The run'}", ""]
-        lines += ["", f"`{name}`", f":   {setting['description']}  "]
-        lines += [f"    <small>{kind(schema, setting)}; {default(schema, setting)}</small>"]
+    for name, group in groups(schema):
+        lines += ["", f"## {name or 'The run'}", "", str(group.get("description", "") if name else "")]
+        for key, setting in own_settings(group).items():
+            lines += ["", f"`{name}.{key}`" if name else f"`{key}`", f":   {setting['description']}  "]
+            lines += [f"    <small>{kind(schema, setting)}; {default(schema, setting)}</small>"]
     return "\n".join(lines) + "\n"
 
 
-def settings(schema: Schema, group: Schema | None = None, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """(dotted name, schema) of every setting: those of a group first, then its groups one after the other."""
-    properties: dict[str, Schema] = (group or schema)["properties"]  # type: ignore[assignment]
-    for name, setting in properties.items():
-        if "$ref" not in setting:
-            yield prefix + name, setting
-    for name, setting in properties.items():
+def groups(schema: Schema, group: Schema | None = None, name: str = "") -> Iterator[tuple[str, Schema]]:
+    """(dotted name, schema) of a group of settings and of all groups within it, those of list entries too."""
+    group = group or schema
+    yield name, group
+    for key, setting in properties(group).items():
         items = setting.get("items")
+        inner = f"{name}.{key}".lstrip(".")
         if "$ref" in setting:
-            yield from settings(schema, referred(schema, setting), f"{prefix}{name}.")
+            yield from groups(schema, referred(schema, setting), inner)
         elif isinstance(items, dict) and "$ref" in items:
-            yield from settings(schema, referred(schema, items), f"{prefix}{name}[].")
+            yield from groups(schema, referred(schema, items), f"{inner}[]")
+
+
+def own_settings(group: Schema) -> dict[str, Schema]:
+    """The settings of a group without the groups within it."""
+    return {key: setting for key, setting in properties(group).items() if "$ref" not in setting}
+
+
+def properties(group: Schema) -> dict[str, Schema]:
+    """What stands in a group."""
+    return group["properties"]  # type: ignore[return-value]
 
 
 def referred(schema: Schema, reference: Schema) -> Schema:
@@ -143,8 +151,8 @@ def default(schema: Schema, setting: Schema) -> str:
     if value is None:
         return "not set by default"
     if isinstance(value, list) and isinstance(items, dict) and "$ref" in items:
-        properties: dict[str, Schema] = referred(schema, items)["properties"]  # type: ignore[assignment]
-        value = [{k: v for k, v in entry.items() if properties[k].get("default", ...) != v} for entry in value]
+        own = own_settings(referred(schema, items))
+        value = [{k: v for k, v in entry.items() if own[k].get("default", ...) != v} for entry in value]
     return f"default `{value if isinstance(value, str) else json.dumps(value)}`"
 
 

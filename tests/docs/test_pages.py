@@ -63,3 +63,18 @@ def test_links_between_files_of_the_repository_become_names() -> None:
     page = generate.pages()["kernels.md"]
     assert "](../" not in page
     assert "benchmarks/GPU_TODO.md" in page
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from alignx_fast.training import run
+
+    runs = []
+    monkeypatch.setattr(run, "train", lambda settings, *, resume: runs.append(settings))
+    whole_run, one_loss = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    exec(whole_run, {})
+    assert runs[0].align.pairs_per_step == 64
+    queries_ND = torch.randn(4, 8, requires_grad=True)
+    exec(one_loss, {"queries_ND": queries_ND, "keys_MD": torch.randn(6, 8)})
+    assert queries_ND.grad is not None

@@ -72,9 +72,11 @@ def verbs() -> list[str]:
 
 
 def command_page(verb: str) -> str:
-    """What `alignx-fast VERB --help` says, as a page."""
+    """What `alignx-fast VERB --help` says, as a page; the commands within it as sections."""
     text = app[verb].generate_docs(heading_level=1, usage_name=f"alignx-fast {verb}")
     text = re.sub(r"^## Table of Contents\n.*?(?=^\*\*|^## )", "", text, flags=re.MULTILINE | re.DOTALL)
+    # Of a program started by `python -m mkdocs`, a part of that name is left in the usage lines.
+    text = re.sub(r"^(alignx-fast [a-z ]+) -m \S+", r"\1", text, flags=re.MULTILINE)
     return re.sub(r"^# .*", f"# alignx-fast {verb}", text, count=1)
 
 

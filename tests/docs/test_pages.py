@@ -78,3 +78,11 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     queries_ND = torch.randn(4, 8, requires_grad=True)
     exec(one_loss, {"queries_ND": queries_ND, "keys_MD": torch.randn(6, 8)})
     assert queries_ND.grad is not None
+
+
+def test_commands_within_a_command_have_sections_that_links_reach() -> None:
+    page = generate.pages()["commands/recipes.md"]
+    for name in ("copy", "show"):
+        assert f"(#recipes-{name})" in page
+        assert page.count(f"\n## recipes {name}\n") == 1
+        assert re.search(rf"^alignx-fast recipes {name} [A-Z\[]", page, re.MULTILINE)

@@ -20,3 +20,13 @@ def test_train_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert after["eval_loss_contrastive"] < 0.5 * before["eval_loss_contrastive"]
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     assert "eval_loss_ntp: " in capsys.readouterr().out
+
+
+def test_custom_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("alignx_fast.losses")
+    from examples import custom_loss
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    losses = custom_loss.main(tmp_path / "run")
+    assert losses[-1] < losses[0] - 1
+    assert "alignment and uniformity" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test test-all check bench
+.PHONY: help install quickstart test test-all check docs bench
 
 help:
 	@echo "make quickstart  install into $(VENV), train the quickstart, name the report to open"
 	@echo "make test        install, then run the tests"
 	@echo "make test-all    the same with the slow ones: every variant of every kernel compiled"
 	@echo "make check       install, then lint, check formatting and types"
+	@echo "make docs        install, then build the documentation into site/"
 	@echo "make bench       install, then run the benchmarks"
 
 # A stamp inside the environment: installing again only when the pins or the package's own metadata changed.
@@ -20,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,report]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,report,docs]'
 	@touch $@
 
 quickstart: install
@@ -39,6 +40,10 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Built: site/index.html (for the search: python3 -m http.server -d site)"
 
 bench: install
 	@$(BIN)/python -m pytest benchmarks

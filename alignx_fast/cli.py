@@ -66,7 +66,8 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
 
     Parameters
     ----------
-    resume: continue the run in the output folder from where it stopped; starts one where there is none.
+    resume:
+        Continue the run in the output folder from where it stopped; starts one where there is none.
     """
     chosen = settings_from(recipe, settings)  # before the heavy imports: a mistake in the settings is said at once
     from alignx_fast.training.run import train as run
@@ -80,8 +81,10 @@ def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = 
 
     Parameters
     ----------
-    gpu: memory of the card, such as 24GiB; default: the card of this machine, or 24GiB.
-    measure: run one step with random weights on this machine's GPU and set it beside the plan.
+    gpu:
+        Memory of the card, such as 24GiB; default: the card of this machine, or 24GiB.
+    measure:
+        Run one step with random weights on this machine's GPU and set it beside the plan.
     """
     from alignx_fast.verbs.plan import show
 
@@ -94,7 +97,8 @@ def preview(recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5) 
 
     Parameters
     ----------
-    rows: rows to show of each stage.
+    rows:
+        Rows to show of each stage.
     """
     from alignx_fast.verbs.preview import show
 
@@ -107,8 +111,10 @@ def evaluate(model: str, *settings: Overrides, output: Path | None = None) -> No
 
     Parameters
     ----------
-    model: a run folder (its own held-out sentences are used), or a model together with --data.evaluation FILE.
-    output: write all scores as JSON.
+    model:
+        A run folder (its own held-out sentences are used), or a model together with --data.evaluation FILE.
+    output:
+        Write all scores as JSON.
     """
     from alignx_fast.verbs.evaluate import score
 
@@ -121,9 +127,14 @@ def translate(model: str, *text: str, to: str, source: Annotated[str, Parameter(
 
     Parameters
     ----------
-    model: a run folder or a model.
-    to: code of the language to translate into.
-    source: code of the language of the text.
+    model:
+        A run folder or a model.
+    text:
+        Sentences, each in quotes.
+    to:
+        Code of the language to translate into.
+    source:
+        Code of the language of the text.
     """
     from alignx_fast.verbs.translate import translate_lines
 
@@ -136,8 +147,10 @@ def export(model: str, folder: Path) -> None:
 
     Parameters
     ----------
-    model: a run folder or an adapter folder.
-    folder: where to write; must not exist.
+    model:
+        A run folder or an adapter folder.
+    folder:
+        Where to write; must not exist.
     """
     from alignx_fast.verbs.export import export_model
 
@@ -146,7 +159,13 @@ def export(model: str, folder: Path) -> None:
 
 @app.command
 def report(run: Path) -> None:
-    """Write report.html of a run folder, finished or not."""
+    """Write report.html of a run folder, finished or not.
+
+    Parameters
+    ----------
+    run:
+        A run folder.
+    """
     from alignx_fast.report.write import write_report
 
     print(write_report(run))
@@ -158,6 +177,14 @@ def doctor() -> None:
     from alignx_fast.verbs.doctor import examine
 
     examine()
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON schema of the settings, by which editors complete and check a recipe."""
+    from alignx_fast.verbs.schema import schema_text
+
+    print(schema_text(), end="")
 
 
 @recipes_app.default
@@ -176,7 +203,10 @@ def recipes_show(name: str, *, all: bool = False) -> None:
 
     Parameters
     ----------
-    all: print every setting with its value instead.
+    name:
+        A recipe name or a YAML file.
+    all:
+        Print every setting with its value instead.
     """
     import yaml
 
@@ -191,7 +221,15 @@ def recipes_show(name: str, *, all: bool = False) -> None:
 
 @recipes_app.command(name="copy")
 def recipes_copy(name: str, target: Path = Path()) -> None:
-    """Copy a recipe to a file or folder to change it there."""
+    """Copy a recipe to a file or folder to change it there, and the schema of the settings beside it.
+
+    Parameters
+    ----------
+    name:
+        A recipe name or a YAML file.
+    target:
+        A new file or a folder; nothing is overwritten.
+    """
     from alignx_fast.recipes import copy
 
     print(copy(name, target))

@@ -28,6 +28,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_recipe_loads_and_opens_with_its_command(name: str) -> None:
     load_settings(recipes.find(name))
     opening = recipes.find(name).read_text(encoding="utf-8").split("\nname:")[0]
+    assert opening.splitlines()[0] == recipes.FIRST_LINE
+    assert recipes.purpose(name) == opening.splitlines()[1].removeprefix("# ").rstrip(":")
     assert all(line.startswith("#") for line in opening.splitlines())
     assert "alignx-fast train" in opening
     assert name == "quickstart" or CARD.search(opening)

@@ -6,6 +6,9 @@ from pathlib import Path
 from alignx_fast.errors import UserError
 
 FOLDER = Path(__file__).parent
+SCHEMA = FOLDER / "alignx-fast.schema.json"
+"""JSON schema of the settings, as `alignx-fast schema` prints it: every recipe names it in its first line."""
+FIRST_LINE = f"# yaml-language-server: $schema={SCHEMA.name}"
 
 
 def names() -> list[str]:
@@ -14,8 +17,9 @@ def names() -> list[str]:
 
 
 def purpose(name: str) -> str:
-    """The first line of a recipe's opening comment."""
-    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(":")
+    """The first line of a recipe's opening comment after the one for editors."""
+    lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line != FIRST_LINE).removeprefix("# ").rstrip(":")
 
 
 def find(recipe: str) -> Path:
@@ -35,14 +39,20 @@ def find(recipe: str) -> Path:
 
 
 def copy(name: str, target: Path) -> Path:
-    """Copy a recipe to a file or folder, never over an existing file.
+    """Copy a recipe to a file or folder, and the schema that it names beside it; never over another file.
 
     Raises:
-        UserError: no such recipe, or the file exists.
+        UserError: no such recipe, or another file of that name exists.
     """
     source = find(name)
     target = target / source.name if target.is_dir() else target
     if target.exists():
         raise UserError(f"{target} already exists; give another file name.")
+    schema, text = target.parent / SCHEMA.name, SCHEMA.read_text(encoding="utf-8")
+    if schema.exists() and schema.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{schema} is not of this version: renew it with `alignx-fast schema > {schema}`, or copy to another folder."
+        )
     target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    schema.write_text(text, encoding="utf-8")
     return target

@@ -56,7 +56,7 @@ MAY_IMPORT = {
 
 def imported(file: Path) -> set[str]:
     """Parts of our packages that a file imports, anywhere in it."""
-    found = set()
+    parts = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -66,12 +66,12 @@ def imported(file: Path) -> set[str]:
         for name in names:
             first, _, rest = name.partition(".")
             if first == "alignx_kernels":
-                found.add("kernels")
+                parts.add("kernels")
             elif first == "alignx_fast":
-                found.add(rest.split(".")[0])
+                parts.add(rest.split(".")[0])
             elif first in ("benchmarks", "tests"):
-                found.add(first)
-    return found
+                parts.add(first)
+    return parts
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "alignx_fast").rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
@@ -101,7 +101,7 @@ from transformers import AutoModelForCausalLM, Trainer
 
 def state():
     levels = {name: logger.level for name, logger in logging.Logger.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
-    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "alignx_fast", "transformers", "bitsandbytes")}
+    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "transformers", "bitsandbytes")}
     return dict(os.environ), levels, handlers, list(warnings.filters), {name for name, module in sys.modules.items() if module is None}
 
 before = state()

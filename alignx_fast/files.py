@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one in the place of a good one."""
+"""Writing files so that a kill or a full disk never leaves half of one instead of a good one."""
 
 import json
 import os

@@ -5,6 +5,7 @@ import sys
 from typing import TextIO
 
 LOGGER = logging.getLogger("alignx_fast")
+LOGGER.addHandler(logging.NullHandler())  # without it, warnings would reach standard error by logging's last resort
 
 
 class _StandardOutput(logging.StreamHandler[TextIO]):

@@ -20,12 +20,12 @@ def command(*arguments: object, code: int = 0) -> None:
     sys.argv = ["alignx-fast", *map(str, arguments)]
     try:
         cli.main()
-        found: object = 0
+        exit_code: object = 0
     except SystemExit as stop:
-        found = stop.code or 0
+        exit_code = stop.code or 0
     finally:
         sys.argv = before
-    assert found == code
+    assert exit_code == code
 
 
 def sentence(lang: str, i: int) -> str:

@@ -112,7 +112,7 @@ from transformers import AutoModelForCausalLM, Trainer
 
 def state():
     levels = {name: logger.level for name, logger in logging.Logger.manager.loggerDict.items() if isinstance(logger, logging.Logger)}
-    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "alignx_fast", "transformers", "bitsandbytes")}
+    handlers = {name: len(logging.getLogger(name).handlers) for name in ("", "transformers", "bitsandbytes")}
     return dict(os.environ), levels, handlers, list(warnings.filters), {name for name, module in sys.modules.items() if module is None}
 
 before = state()

@@ -1,1 +1,1 @@
-"""From files to packed batches: corpora -> templates -> spans -> packing; prepare.py runs the whole way."""
+"""From files to packed batches: corpora -> dedupe -> split -> compose -> templates -> spans -> encode -> packing; prepare.py runs all up to the packing."""

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 import transformers
@@ -79,11 +78,11 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _state(path: str) -> list[Any]:
+def _state(path: str) -> list[object]:
     """Size and time of a file, or of every file of a folder; a name on the hub or in the package stands for itself."""
     root = Path(path).expanduser()
-    found = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root] if root.is_file() else []
-    return [path, *((str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in found)]
+    files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root] if root.is_file() else []
+    return [path, *((str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files)]
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

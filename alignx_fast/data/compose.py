@@ -50,7 +50,7 @@ def _sample(rng: np.random.Generator, total: int, wanted: int | None) -> Iterabl
     """`wanted` of `total` positions at random, in order; all where fewer exist or no number is given."""
     if wanted is None or wanted >= total:
         return range(total)
-    return np.sort(rng.choice(np.arange(total), wanted, replace=False)).tolist()
+    return sorted(rng.choice(total, wanted, replace=False).tolist())
 
 
 def _directed(pairs: Rows[Pair], chosen: Iterable[int], both: bool) -> Rows[Pair]:

@@ -9,12 +9,11 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES, check_language
-from alignx_fast.data.lines import Record, aligned_records, jsonl_records, tsv_records
+from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
 from alignx_fast.errors import UserError
@@ -23,6 +22,9 @@ __all__ = ["Dropped", "Instruction", "Meaning", "Pair", "Reason", "read_instruct
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
 INSTRUCTION_COLUMNS = ("instruction", "input", "output", "lang", "gid")
+
+Languages = tuple[str | None, str | None]
+"""The languages that a source sets for both of its sides; None where its rows say them."""
 
 
 def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -> Iterator[Pair | Dropped]:
@@ -39,7 +41,7 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
             yield from _ring_pairs(meaning.texts, wanted, group=f"{PHRASEBOOK}:{meaning.id}", where=f"{PHRASEBOOK}:{meaning.id}")
         return
     _check_mapping(source.columns, PAIR_COLUMNS, source.path)
-    fixed = (_fixed_language(source, "src_lang", 0), _fixed_language(source, "tgt_lang", 1))
+    fixed = (_fixed_language(source, 0), _fixed_language(source, 1))
     for where, record in _pair_records(source):
         row = _mapped(record, source.columns)
         texts = row.get("texts", row.get("translation"))
@@ -139,7 +141,7 @@ def _check_mapping(columns: dict[str, str], ours: tuple[str, ...], path: str) ->
             raise UserError(f"{path}: columns maps `{name}`, which is none of {', '.join(ours)}. {hint}")
 
 
-def _mapped(record: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+def _mapped(record: Row, columns: dict[str, str]) -> Row:
     """The record by our names; a mapped name is taken from its column alone."""
     if not columns:
         return record
@@ -148,9 +150,9 @@ def _mapped(record: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _fixed_language(source: ParallelSource, name: str, side: int) -> str | None:
+def _fixed_language(source: ParallelSource, side: int) -> str | None:
     """The source's language of one side; for line-aligned files also read off an ending such as train.de."""
-    code = getattr(source, name)
+    code = source.src_lang if side == 0 else source.tgt_lang
     if code is None and source.target_path is not None:
         ending = Path([source.path, source.target_path][side].removesuffix(".gz")).suffix.lstrip(".")
         if ending not in NAMES:  # not check_language: "txt" is a language of Papua
@@ -159,7 +161,7 @@ def _fixed_language(source: ParallelSource, name: str, side: int) -> str | None:
     return None if code is None else _language(code, source.path)
 
 
-def _pair(row: dict[str, Any], record: dict[str, Any], fixed: tuple, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
+def _pair(row: Row, record: Row, fixed: Languages, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
     src, tgt = (_required(row, record, name, where) for name in ("src", "tgt"))
     codes = [
         _language(_required(row, record, name, where), where) if name in row or given is None else given
@@ -169,12 +171,12 @@ def _pair(row: dict[str, Any], record: dict[str, Any], fixed: tuple, wanted: fro
 
 
 def _multiway(
-    texts: Mapping, row: dict[str, Any], fixed: tuple, wanted: frozenset[str] | None, where: str
+    texts: Mapping[str, object], row: Row, fixed: Languages, wanted: frozenset[str] | None, where: str
 ) -> Iterator[Pair | Dropped]:
     # None marks a language that the row lacks: Hugging Face fills such columns up.
     clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items() if text is not None}
-    if None not in fixed:
-        src_lang, tgt_lang = fixed
+    src_lang, tgt_lang = fixed
+    if src_lang is not None and tgt_lang is not None:
         yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
         return
     group = _group(row) or (f"{where.rpartition(':')[0]}#{row['id']}" if "id" in row else where)
@@ -224,18 +226,18 @@ def _instructions(source: InstructionSource) -> Iterator[Instruction]:
         )
 
 
-def _group(row: dict[str, Any]) -> str | None:
+def _group(row: Row) -> str | None:
     gid = row.get("gid")
     return None if gid is None else str(gid)
 
 
-def _required(row: dict[str, Any], record: dict[str, Any], name: str, where: str) -> str:
+def _required(row: Row, record: Row, name: str, where: str) -> str:
     if name not in row:
         raise UserError(_no_column(name, record, where))
     return _text(row[name], name, where)
 
 
-def _text(value: Any, name: str, where: str) -> str:
+def _text(value: object, name: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -243,14 +245,14 @@ def _text(value: Any, name: str, where: str) -> str:
     return value.strip()
 
 
-def _language(code: Any, where: str) -> str:
+def _language(code: object, where: str) -> str:
     try:
         return check_language(code)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-def _no_column(name: str, record: dict[str, Any], where: str) -> str:
+def _no_column(name: str, record: Row, where: str) -> str:
     known = {"src": "source", "tgt": "target", "src_lang": "source_lang", "tgt_lang": "target_lang", "output": "response"}
     candidates = [key for key in record if key not in known]
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)

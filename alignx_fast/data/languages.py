@@ -4,6 +4,7 @@ import difflib
 import functools
 
 import langcodes
+from langcodes.tag_parser import LanguageTagError
 
 from alignx_fast.errors import UserError
 
@@ -53,7 +54,7 @@ _SLIPS = {"jp": "ja", "cn": "zh", "kr": "ko", "gr": "el", "cz": "cs", "ua": "uk"
 
 
 @functools.cache
-def check_language(code: str) -> str:
+def check_language(code: object) -> str:
     """The canonical spelling of a language code: "deu", "deu_Latn" and "DE" are "de", "zho_simpl" is "zh".
 
     Raises:
@@ -79,7 +80,7 @@ def _standard(text: str) -> str | None:
     """BCP 47 form with our spelling of the language, without a script or region that NAMES does not tell apart."""
     try:
         tag = langcodes.get(text, normalize=True)
-    except (langcodes.LanguageTagError, ValueError):
+    except (LanguageTagError, ValueError):
         return None
     if tag.language is None:
         return None

@@ -6,12 +6,13 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from alignx_fast.errors import UserError
 
-Record = tuple[str, dict[str, Any]]
-"""("file:line", the line's values by column)."""
+Row = dict[str, object]
+"""A line's values by column."""
+Record = tuple[str, Row]
+"""("file:line", the values of that line)."""
 
 
 def lines(path: str) -> Iterator[tuple[str, str]]:

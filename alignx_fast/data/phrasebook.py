@@ -54,8 +54,8 @@ def load_phrasebook(seed: int = 0) -> Phrasebook:
 def _topics() -> list[tuple[str, str]]:
     """(topic, text) of every topic file, by name."""
     folder = files("alignx_fast.data").joinpath("phrasebook")
-    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".tsv")), key=lambda entry: entry.name)
-    return [(entry.name[:-4], entry.read_text(encoding="utf-8")) for entry in found if entry.name != "instructions.tsv"]
+    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".tsv")), key=lambda entry: entry.name)
+    return [(entry.name[:-4], entry.read_text(encoding="utf-8")) for entry in entries if entry.name != "instructions.tsv"]
 
 
 def _expand(topic: str, text: str, seed: int) -> list[list[Meaning]]:

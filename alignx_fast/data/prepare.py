@@ -83,8 +83,8 @@ def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase,
         "languages": per_language(train, languages),
         "eval_meanings": len(gathered.evaluation),
         "template": template.name,
-        "begins_with": tokenizer.decode(bos_ids(tokenizer)),
-        "ends_with": tokenizer.decode([closing_id(tokenizer, template)]),
+        "begins_with": str(tokenizer.decode(bos_ids(tokenizer))),
+        "ends_with": str(tokenizer.decode([closing_id(tokenizer, template)])),
         "seconds": round(time.monotonic() - began, 1),
     }
     _save(train, folder / "train")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +27,7 @@ def preview(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: int = 
     Raises:
         UserError: as `prepare`.
     """
-    parts: list = [_legend()]
+    parts: list[RenderableType] = [_legend()]
     for stage in settings.stages:
         prepared = prepare(settings, tokenizer, stage)
         chosen = _spread(len(prepared.train), rows, settings.seed)
@@ -90,7 +90,8 @@ def dropped_table(counts: dict[str, int], dropped_file: Path | None) -> Table | 
 def _spread(total: int, wanted: int, seed: int) -> list[int]:
     """One random row of each of `wanted` equal stretches, so that every source and kind of row is likely to be seen."""
     edges = np.linspace(0, total, min(wanted, total) + 1).astype(np.int64)
-    return np.random.default_rng(seed).integers(edges[:-1], edges[1:]).tolist()
+    rows: list[int] = np.random.default_rng(seed).integers(edges[:-1], edges[1:]).tolist()
+    return rows
 
 
 def _legend() -> Text:

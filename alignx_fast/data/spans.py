@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypedDict
 
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.data.rows import Dropped, Reason
@@ -91,7 +91,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, template: Template, promp
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer itself puts before a text: usually one BOS, nothing for the GPT-2 and Qwen families."""
     plain = _encode(tokenizer, ["a"], read_special_tokens=False)[0].ids
-    whole = tokenizer("a")["input_ids"]
+    whole: list[int] = tokenizer("a")["input_ids"]
     for at in range(len(whole) - len(plain) + 1):
         if whole[at : at + len(plain)] == plain:
             return whole[:at]
@@ -104,12 +104,12 @@ def eos_id(tokenizer: PreTrainedTokenizerBase) -> int:
     Raises:
         UserError: the tokenizer has none.
     """
-    found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if found is None:
+    token: int | None = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if token is None:
         raise UserError(
             "The tokenizer has no end-of-sequence token, so generation would never stop. Set its eos_token and save it."
         )
-    return found
+    return token
 
 
 def closing_id(tokenizer: PreTrainedTokenizerBase, template: Template) -> int:
@@ -185,16 +185,17 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, read_specia
             f"{type(tokenizer).__name__} is a slow tokenizer without character offsets. Use a fast one (tokenizer.json)."
         )
     with _plain(tokenizer, read_special_tokens) as core:
-        return core.encode_batch(texts, add_special_tokens=False)
+        encodings: list[Encoding] = core.encode_batch(texts, add_special_tokens=False)
+    return encodings
 
 
 @contextmanager
-def _plain(tokenizer: PreTrainedTokenizerBase, read_special_tokens: bool) -> Iterator:
+def _plain(tokenizer: PreTrainedTokenizerBase, read_special_tokens: bool) -> Iterator[Tokenizer]:
     """The Rust core without truncation and padding; with `read_special_tokens` off, "<s>" in a text is four characters.
 
     Truncation and padding need no restoring: transformers sets both on each of its own calls.
     """
-    core = tokenizer.backend_tokenizer
+    core: Tokenizer = tokenizer.backend_tokenizer
     before = core.encode_special_tokens
     core.no_truncation()
     core.no_padding()

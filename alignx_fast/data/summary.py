@@ -50,7 +50,7 @@ class Summary(TypedDict):
 def lengths(data: datasets.Dataset) -> NDArray[np.int64]:
     """Tokens of every row, int64 [rows], without reading the tokens."""
     column = data.with_format("arrow")[:]["input_ids"] if len(data) else pa.chunked_array([pa.array([], pa.list_(pa.int32()))])
-    return pc.list_value_length(column).to_numpy().astype(np.int64)
+    return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
 
 
 def split_summary(data: datasets.Dataset, max_length: int, closing: int) -> SplitSummary:

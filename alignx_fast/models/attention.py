@@ -1,4 +1,4 @@
-"""Which attention a model's packed batches run through: the one place that decides it.
+"""Which attention a model's packed batches run through: it is decided here alone.
 
 Every implementation of packed.py is registered with transformers under a name of its own, and a model carries that name in its
 configuration, so two models in one process may differ. Under these names transformers builds no mask.

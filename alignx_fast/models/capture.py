@@ -64,7 +64,7 @@ def captured(
 def captured(
     model: nn.Module,
     layers: Iterable[int],
-    reduce: Callable[[torch.Tensor], Any] | None = None,
+    reduce: Callable[[torch.Tensor], object] | None = None,
     *,
     stop: bool = False,
 ) -> Iterator[dict[int, Any]]:
@@ -79,13 +79,13 @@ def captured(
     Yields:
         A dict that the forward pass fills: layer -> [T, D], or what `reduce` made of it.
     """
-    states: dict[int, Any] = {}
-    wanted, blocks, last = sorted(set(layers)), decoder_layers(model), num_layers(model)
+    states: dict[int, object] = {}
+    numbers, blocks, last = sorted(set(layers)), decoder_layers(model), num_layers(model)
 
     def keep(layer: int, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
         hidden = output if isinstance(output, torch.Tensor) else output[0]
         states[layer] = reduce(hidden[0]) if reduce else hidden[0]
-        if stop and layer == wanted[-1]:
+        if stop and layer == numbers[-1]:
             raise _ReachedError
 
     def hook(layer: int) -> RemovableHandle:
@@ -96,7 +96,7 @@ def captured(
         module = body(model) if layer == last else blocks[layer - 1]
         return module.register_forward_hook(lambda _, __, output: keep(layer, output))
 
-    handles = [hook(layer) for layer in wanted]
+    handles = [hook(layer) for layer in numbers]
     try:
         yield states
     except _ReachedError:

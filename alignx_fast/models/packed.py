@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -147,8 +147,7 @@ def varlen_function() -> Callable[..., torch.Tensor] | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    function: Callable[..., torch.Tensor] = varlen_attn
-    return function
+    return cast(Callable[..., torch.Tensor], varlen_attn)  # a tuple only where more than the output is asked for
 
 
 @cache

@@ -19,7 +19,7 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torc
     No more than one matrix is held unquantised, so what fits after loading a checkpoint fits here too.
     """
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
     if settings.tuning == "qlora":
         model.is_loaded_in_4bit = True  # peft chooses its kind of adapters by it
         for parent in list(body(model).modules()):
@@ -39,14 +39,14 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, device: torc
 
 
 def _random_nf4(layer: nn.Linear, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     shape = (layer.out_features, layer.in_features)
-    quantised = bnb.nn.Linear4bit(
+    quantised = Linear4bit(  # type: ignore[no-untyped-call]
         *shape[::-1], bias=False, compute_dtype=dtype, compress_statistics=True, quant_type="nf4", device="meta"
     )
     values = torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
-    weight = bnb.nn.Params4bit(values, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised)
+    weight = Params4bit(values, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised)
     quantised.weight = weight.to(device)  # type: ignore[misc]
     if layer.bias is not None:
         quantised.bias = nn.Parameter(torch.zeros(layer.out_features, dtype=dtype, device=device))

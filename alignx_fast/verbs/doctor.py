@@ -35,7 +35,7 @@ def _package(name: str, version: str | None) -> str:
 
 
 def _used() -> list[tuple[str, str]]:
-    from alignx_fast.models import attention
+    from alignx_fast.models.attention import available, choose
 
     gpu = hardware.on_gpu()
     precision = hardware.dtype_name(hardware.compute_dtype())
@@ -45,9 +45,9 @@ def _used() -> list[tuple[str, str]]:
         ("device", torch.cuda.get_device_name(0) if gpu else "CPU: fine for small models; a CUDA GPU is needed for large ones"),
         ("matrix products in", precision),
         ("losses", _losses()),
-        ("packed attention", attention.choose("auto", hardware.compute_dtype())),
+        ("packed attention", choose("auto", hardware.compute_dtype())),
     ]
-    return rows + [(f"  {name}", reason or "works here") for name, reason in attention.available().items()]
+    return rows + [(f"  {name}", reason or "works here") for name, reason in available().items()]
 
 
 def _losses() -> str:

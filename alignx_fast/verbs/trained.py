@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -44,7 +43,7 @@ def find_model(path: str) -> tuple[str, Path | None]:
     )
 
 
-def open_trained(path: str, overrides: dict[str, Any] | None = None) -> Trained:
+def open_trained(path: str, overrides: dict[str, object] | None = None) -> Trained:
     """Load the model that `path` names."""
     model_path, file = find_model(path)
     settings = load_settings(file, overrides)

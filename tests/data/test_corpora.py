@@ -94,8 +94,8 @@ def test_a_ring_uses_every_language_twice_and_all_pairs_in_turn():
 def test_unusable_rows_come_out_with_a_reason(tmp_path):
     rows = [("en", "de", "a", " "), ("en", "de", "OK", " OK"), ("en", "fr", "a", "b"), ("en", "de", "a", None)]
     path = jsonl(tmp_path / "a.jsonl", [dict(zip(("src_lang", "tgt_lang", "src", "tgt"), row, strict=True)) for row in rows])
-    found = list(read_pairs(ParallelSource(path=path), ["en", "de"]))
-    assert [row.reason for row in found] == [Reason.EMPTY, Reason.SAME, Reason.LANGUAGE, Reason.EMPTY]
+    read = list(read_pairs(ParallelSource(path=path), ["en", "de"]))
+    assert [row.reason for row in read] == [Reason.EMPTY, Reason.SAME, Reason.LANGUAGE, Reason.EMPTY]
     path = jsonl(tmp_path / "b.jsonl", [{"texts": {"en": "a", "de": ""}}, {"texts": {"en": "a", "sw": "b"}}])
     assert [row.reason for row in read_pairs(ParallelSource(path=path), ["en", "de"])] == [Reason.EMPTY, Reason.LANGUAGE]
 

@@ -34,8 +34,8 @@ def flood(rows):
 @settings(max_examples=200, deadline=None)
 def test_components_are_those_of_the_obvious_algorithm(rows):
     numbers = components(rows).tolist()
-    found = {frozenset(i for i, n in enumerate(numbers) if n == number) for number in set(numbers)}
-    assert found == flood(rows)
+    groups = {frozenset(i for i, n in enumerate(numbers) if n == number) for number in set(numbers)}
+    assert groups == flood(rows)
     assert sorted(set(numbers)) == list(range(len(set(numbers))))
 
 

@@ -1,4 +1,4 @@
-"""The whole way: what is kept, what is dropped and why, a split that cannot leak, both stages in step."""
+"""From files to datasets: what is kept, what is dropped and why, a split that cannot leak, both stages in step."""
 
 import json
 from collections import Counter
@@ -181,16 +181,16 @@ def test_dev_and_evaluation_never_share_a_text_or_group_with_train(tmp_path, pai
 
 def test_evaluation_defaults_to_the_dev_split(tmp_path):
     rows = [{"gid": str(i), "texts": {lang: f"{lang} text {i}" for lang in ("en", "de", "sw")}} for i in range(40)]
-    found = gather(make(tmp_path, rows), "align")
-    assert len(found.evaluation) == 4
-    assert all(set(meaning.texts) == {"en", "de", "sw"} for meaning in found.evaluation)
+    gathered = gather(make(tmp_path, rows), "align")
+    assert len(gathered.evaluation) == 4
+    assert all(set(meaning.texts) == {"en", "de", "sw"} for meaning in gathered.evaluation)
 
 
 def test_a_big_meaning_does_not_swallow_the_dev_split(tmp_path):
     rows = [pair(f"a {i}", f"b {i}", gid="same") for i in range(50)] + [pair(f"c {i}", f"d {i}") for i in range(50)]
-    found = gather(make(tmp_path, rows), "align")
-    assert (len(found.dev), len(found.train)) == (10, 180)
-    assert all(row.src[0] in "cd" for row in found.dev.rows)
+    gathered = gather(make(tmp_path, rows), "align")
+    assert (len(gathered.dev), len(gathered.train)) == (10, 180)
+    assert all(row.src[0] in "cd" for row in gathered.dev.rows)
 
 
 def test_max_rows_draws_at_random_and_repeatably(tmp_path):
@@ -205,14 +205,14 @@ def test_max_rows_draws_at_random_and_repeatably(tmp_path):
 
 def test_the_phrasebook_brings_its_own_held_out_sentences(tmp_path, tokenizer):
     config = Settings.model_validate({"data": {"cache_dir": str(tmp_path), "dev_pairs": 80, "languages": ["en", "de", "sw"]}})
-    found = gather(config, "align")
-    assert len(found.dev) <= 80
-    assert len(found.evaluation) >= 300
-    seen = {normalise(text) for row in found.train.rows for text in (row.src, row.tgt)}
-    held_out = {normalise(text) for meaning in found.evaluation for text in meaning.texts.values()}
+    gathered = gather(config, "align")
+    assert len(gathered.dev) <= 80
+    assert len(gathered.evaluation) >= 300
+    seen = {normalise(text) for row in gathered.train.rows for text in (row.src, row.tgt)}
+    held_out = {normalise(text) for meaning in gathered.evaluation for text in meaning.texts.values()}
     assert seen.isdisjoint(held_out)
-    assert {normalise(row.src) for row in found.dev.rows} <= held_out
-    assert {lang for meaning in found.evaluation for lang in meaning.texts} == {"en", "de", "sw"}
+    assert {normalise(row.src) for row in gathered.dev.rows} <= held_out
+    assert {lang for meaning in gathered.evaluation for lang in meaning.texts} == {"en", "de", "sw"}
 
 
 def test_real_batches_are_full(tmp_path, tokenizer):

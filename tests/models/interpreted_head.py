@@ -15,8 +15,8 @@ for bias, frozen in ((True, False), (False, False), (False, True)):
     losses = [fused.fused_cross_entropy(head, hidden, labels, None), F.cross_entropy(head(hidden), labels, reduction="sum")]
     torch.testing.assert_close(*losses)
     # A factor: the step divides by its number of tokens.
-    found, expected = (torch.autograd.grad(0.3 * loss, wanted) for loss in losses)
-    for ours, plain in zip(found, expected, strict=True):
+    computed, expected = (torch.autograd.grad(0.3 * loss, wanted) for loss in losses)
+    for ours, plain in zip(computed, expected, strict=True):
         assert plain.abs().max() > 1e-2
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 print("equal")

@@ -51,18 +51,18 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("checkpointing", [True, 2], ids=["every_layer", "every_second"])
 def test_gradients_are_those_without_checkpoints(tuning: str, checkpointing: bool | int) -> None:
     expected = gradients(build("llama", tuning, False))
-    found = gradients(build("llama", tuning, checkpointing))
-    assert expected.keys() == found.keys()
+    computed = gradients(build("llama", tuning, checkpointing))
+    assert expected.keys() == computed.keys()
     assert all(gradient.abs().max() > 0 for gradient in expected.values())
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+        torch.testing.assert_close(computed[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_checkpoints(family: str) -> None:
-    expected, found = (gradients(build(family, "full", checkpointing)) for checkpointing in (False, True))
+    expected, computed = (gradients(build(family, "full", checkpointing)) for checkpointing in (False, True))
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+        torch.testing.assert_close(computed[name], gradient, rtol=1e-6, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(("checkpointing", "forwards"), [(False, [1, 1, 1]), (True, [2, 2, 2]), (2, [2, 1, 2])])
@@ -85,7 +85,7 @@ def test_chosen_layers_run_twice_and_their_hooks_once(checkpointing: bool | int,
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_offloaded_checkpoints_give_the_same_gradients() -> None:
-    found = []
+    results = []
     for settings in (
         ModelSettings(gradient_checkpointing=True),
         ModelSettings(gradient_checkpointing=True, offload_checkpoints=True),
@@ -95,6 +95,6 @@ def test_offloaded_checkpoints_give_the_same_gradients() -> None:
         (batch,) = pack(random_rows(6), 10_000, train_on_prompt=True)
         batch = batch.to("cuda")
         next_token_loss(model, last_state_and_vectors(model, batch)[0], batch).backward()
-        found.append([p.grad for p in model.parameters()])
-    for first, second in zip(*found, strict=True):
+        results.append([p.grad for p in model.parameters()])
+    for first, second in zip(*results, strict=True):
         torch.testing.assert_close(first, second)

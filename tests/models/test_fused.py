@@ -73,7 +73,7 @@ def test_fused_cross_entropy_in_the_interpreter() -> None:
 @needs_liger
 @pytest.mark.parametrize("family", sorted(fused.FAMILIES))
 def test_fused_model_gives_the_same_loss_and_gradients(family: str) -> None:
-    found = []
+    results = []
     for use in (False, True):
         model = tiny_model(family).cuda()
         if use:
@@ -82,8 +82,8 @@ def test_fused_model_gives_the_same_loss_and_gradients(family: str) -> None:
         batch = batch.to("cuda")
         loss = next_token_loss(model, packed_forward(model, batch), batch)
         loss.backward()
-        found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
-    (plain_loss, plain), (loss, gradients) = found
+        results.append((loss, {name: p.grad for name, p in model.named_parameters()}))
+    (plain_loss, plain), (loss, gradients) = results
     torch.testing.assert_close(loss, plain_loss, rtol=1e-3, atol=1e-3)
     for name, gradient in plain.items():
         assert gradient.abs().max() > 0, name
@@ -106,7 +106,7 @@ def test_fused_cross_entropy_against_the_plain_one(softcap: float | None) -> Non
     plain = nn.functional.cross_entropy(softcap * torch.tanh(logits / softcap) if softcap else logits, labels, reduction="sum")
     ours = fused.fused_cross_entropy(head, hidden, labels, softcap)
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)
-    for found, expected in zip(
+    for computed, expected in zip(
         *(torch.autograd.grad(loss / 7, [hidden, *head.parameters()]) for loss in (ours, plain)), strict=True
     ):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(computed, expected, rtol=1e-3, atol=1e-4)

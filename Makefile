@@ -13,15 +13,15 @@ help:
 	@echo "make docs        install, then build the documentation into site/"
 	@echo "make bench       install, then run the benchmarks"
 
-# A stamp inside the environment: installing again only when the pins or the package's own metadata changed.
+# A stamp inside the environment: installing again only when the pins or the metadata of one of the two packages changed.
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml kernels/pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) with the versions of constraints.txt (a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,report,docs]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable kernels --editable '.[test,report,docs]'
 	@touch $@
 
 quickstart: install

@@ -267,14 +267,19 @@ class Settings(Group):
     """Run folder: settings, log, checkpoints, evaluation, model and report."""
     seed: int = 0
     """Seed of data order, initialisation and dropout."""
-    stages: Annotated[list[Stage], BeforeValidator(split_words), Field(min_length=1)] = ["align", "instruct"]
+    stages: Annotated[list[Stage], BeforeValidator(split_words, json_schema_input_type=list[str] | str), Field(min_length=1)] = [
+        "align",
+        "instruct",
+    ]
     """Stages to run, in this order."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     align: AlignSettings = AlignSettings()
     instruct: InstructSettings = InstructSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    tracking: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(split_words)] = []
+    tracking: Annotated[
+        list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(split_words, json_schema_input_type=list[str] | str)
+    ] = []
     """Logging backends beside the run log; each must be installed."""
 
     def stage(self, name: Stage) -> StageSettings:

@@ -43,9 +43,16 @@ def not_negative(value: bool | int) -> bool | int:
     return value
 
 
-Words = Annotated[list[str], BeforeValidator(split_words)]
-Layers = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), BeforeValidator(split_numbers)]
+Words = Annotated[list[str], BeforeValidator(split_words, json_schema_input_type=list[str] | str)]
+Layers = Annotated[
+    list[Annotated[int, Field(ge=1)]],
+    Field(min_length=1),
+    BeforeValidator(split_numbers, json_schema_input_type=list[int] | int | str),
+]
 Modules = Annotated[
     Annotated[list[str], Field(min_length=1)] | Literal["all-linear"],
-    BeforeValidator(lambda value: ALL_LINEAR if value in (ALL_LINEAR, [ALL_LINEAR]) else split_words(value)),
+    BeforeValidator(
+        lambda value: ALL_LINEAR if value in (ALL_LINEAR, [ALL_LINEAR]) else split_words(value),
+        json_schema_input_type=list[str] | str,
+    ),
 ]

@@ -13,8 +13,9 @@ from transformers import TrainingArguments
 from alignx_fast.config import load_settings
 from alignx_fast.data.phrasebook import load_phrasebook
 from alignx_fast.data.prepare import prepare
-from alignx_fast.models.load import load_model, load_tokenizer
 from alignx_fast.models.tiny import save_tiny_model
+from alignx_fast.models.tokenizer import load_tokenizer
+from alignx_fast.models.weights import load_model
 from alignx_fast.training.trainer import AlignXTrainer
 
 STEPS = 30

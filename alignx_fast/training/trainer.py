@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -108,8 +107,8 @@ class AlignXTrainer(Trainer):
     # Data: one batch is the rows of one optimizer step.
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[Example]]]:
-        columns = self.train_dataset.with_format("numpy", columns=["src_lang", "tgt_lang"])
-        groups = language_groups(np.asarray(columns["src_lang"]), np.asarray(columns["tgt_lang"]))
+        columns = self.train_dataset.with_format("numpy", columns=["src_lang", "tgt_lang"])[:]
+        groups = language_groups(columns["src_lang"], columns["tgt_lang"])
         sampler = StepSampler(
             groups,
             self.rows_per_step,

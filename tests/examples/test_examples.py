@@ -23,7 +23,6 @@ def test_train_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_custom_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("alignx_fast.losses")
     from examples import custom_loss
 
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -19,6 +19,8 @@ from alignx_fast.losses.contrastive import ContrastiveSettings
 from alignx_fast.losses.matching import MatchingSettings
 from alignx_fast.stages import Stage
 
+Backend = Literal["tensorboard", "wandb", "trackio"]
+
 
 class LoraSettings(Group):
     """Low-rank adapters, for lora and qlora."""
@@ -267,7 +269,9 @@ class Settings(Group):
     """Run folder: settings, log, checkpoints, evaluation, model and report."""
     seed: int = 0
     """Seed of data order, initialisation and dropout."""
-    stages: Annotated[list[Stage], BeforeValidator(split_words, json_schema_input_type=list[str] | str), Field(min_length=1)] = [
+    stages: Annotated[
+        list[Stage], BeforeValidator(split_words, json_schema_input_type=list[Stage] | str), Field(min_length=1)
+    ] = [
         "align",
         "instruct",
     ]
@@ -277,9 +281,7 @@ class Settings(Group):
     align: AlignSettings = AlignSettings()
     instruct: InstructSettings = InstructSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
-    tracking: Annotated[
-        list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(split_words, json_schema_input_type=list[str] | str)
-    ] = []
+    tracking: Annotated[list[Backend], BeforeValidator(split_words, json_schema_input_type=list[Backend] | str)] = []
     """Logging backends beside the run log; each must be installed."""
 
     def stage(self, name: Stage) -> StageSettings:

@@ -3,7 +3,7 @@
 import torch
 
 Tensors = dict[str, torch.Tensor]
-SLAB_ELEMENTS = 1 << 27
+BLOCK_ELEMENTS = 1 << 27
 """fp64 values held at once: 1 GiB."""
 
 
@@ -13,7 +13,7 @@ def info_nce(queries: torch.Tensor, keys: torch.Tensor, *, temperature: float, s
     n, m = len(queries), len(keys)
     norm_N1, norm_M1 = (x.double().norm(dim=1, keepdim=True) for x in (queries, keys))
     unit_q_ND, unit_k_MD = queries.double() / norm_N1, keys.double() / norm_M1
-    blocks = list(torch.arange(n, device=queries.device).split(max(1, SLAB_ELEMENTS // (4 * m))))
+    blocks = list(torch.arange(n, device=queries.device).split(max(1, BLOCK_ELEMENTS // (4 * m))))
 
     row_lse_N = unit_q_ND.new_empty(n)
     column_lse_N = unit_q_ND.new_full((n,), -torch.inf)
@@ -76,7 +76,7 @@ def language_matching(
     leaves = [projection.detach().requires_grad_() for projection in projections]
     gate_a, gate_b, up_a, up_b = leaves
     total = torch.zeros((), dtype=torch.float64, device=embeddings.device)
-    for rows in torch.arange(m, device=embeddings.device).split(max(1, SLAB_ELEMENTS // (4 * m * len(gate)))):
+    for rows in torch.arange(m, device=embeddings.device).split(max(1, BLOCK_ELEMENTS // (4 * m * len(gate)))):
         x_CMI, v_CMI = gate_a[rows, None] + gate_b[None], up_a[rows, None] + up_b[None]
         z_CM2 = (torch.nn.functional.silu(x_CMI) * v_CMI) @ wide["down"].T
         same_CM = languages[rows, None] == languages[None]

@@ -129,7 +129,7 @@ def test_a_failing_peer_is_noted_and_ours_is_raised():
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_the_truth_of_info_nce_is_the_definition(monkeypatch, symmetric):
-    monkeypatch.setattr(truth, "SLAB_ELEMENTS", 97 * 4 * 20)  # blocks that do not divide the rows
+    monkeypatch.setattr(truth, "BLOCK_ELEMENTS", 97 * 4 * 20)  # blocks that do not divide the rows
     torch.manual_seed(0)
     queries, keys = torch.randn(61, 24), torch.randn(97, 24)
     found = truth.info_nce(queries, keys, temperature=0.1, symmetric=symmetric)
@@ -142,7 +142,7 @@ def test_the_truth_of_info_nce_is_the_definition(monkeypatch, symmetric):
 
 
 def test_the_truth_of_language_matching_is_the_definition(monkeypatch):
-    monkeypatch.setattr(truth, "SLAB_ELEMENTS", 34 * 12 * 16 * 5)
+    monkeypatch.setattr(truth, "BLOCK_ELEMENTS", 34 * 12 * 16 * 5)
     problem = SMALL[3]
     inputs = problem.inputs(CPU)
     found = problem.truth(inputs)

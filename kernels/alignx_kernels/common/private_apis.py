@@ -7,7 +7,8 @@
 | `GPUTarget`, `ASTSource`, `triton.compile` | `triton.backends`, `triton.compiler` | the public way to compile a kernel needs a GPU |
 | `knobs.nvidia.cuobjdump` | `triton.knobs` | the path of the tool that comes with Triton and reads register counts |
 
-Checked with torch 2.13.0 and Triton 3.9.0. Triton is imported inside the functions that need it: most systems lack it.
+Run with torch 2.13.0 and Triton 3.9.0; compilation with Triton 3.6.0 too. The files of torch 2.10.0 hold both names (read, not run).
+Triton is imported inside the functions that need it: macOS and Windows lack it.
 """
 
 import subprocess

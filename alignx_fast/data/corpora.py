@@ -18,8 +18,6 @@ from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
 from alignx_fast.errors import UserError
 
-__all__ = ["Dropped", "Instruction", "Meaning", "Pair", "Reason", "read_instructions", "read_meanings", "read_pairs", "ring"]
-
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
 INSTRUCTION_COLUMNS = ("instruction", "input", "output", "lang", "gid")
 
@@ -126,10 +124,8 @@ def _kind(path: str, known: tuple[str, ...]) -> str:
         raise UserError(f"No data set {path}. The built-in one is {PHRASEBOOK}.")
     if file.is_file():
         raise UserError(f"{path}: the name does not tell the format. Set format to one of {', '.join(known)}, hf.")
-    return "jsonl" if file.parent.is_dir() and str(file.parent) != "." else _maybe_hub(path)
-
-
-def _maybe_hub(path: str) -> str:
+    if file.parent.is_dir() and str(file.parent) != ".":
+        return "jsonl"  # its reader names the nearest file of that folder
     raise UserError(f"No file {path}. Check the path, or set format: hf if it is the name of a Hugging Face dataset.")
 
 

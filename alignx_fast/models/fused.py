@@ -34,7 +34,7 @@ def installed() -> bool:
 
 
 def fuses_layers(config: PreTrainedConfig) -> bool:
-    """Whether this model's layers have fused twins that compute the same."""
+    """Whether this model's layers have fused counterparts that compute the same."""
     text = config.get_text_config()
     activation = getattr(text, "hidden_activation", None) or getattr(text, "hidden_act", None)
     return installed() and activation is not None and FAMILIES.get(text.model_type) == activation

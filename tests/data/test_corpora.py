@@ -6,7 +6,8 @@ import json
 import pytest
 
 from alignx_fast.config import InstructionSource, ParallelSource
-from alignx_fast.data.corpora import Dropped, Instruction, Pair, Reason, read_instructions, read_meanings, read_pairs, ring
+from alignx_fast.data.corpora import read_instructions, read_meanings, read_pairs, ring
+from alignx_fast.data.rows import Dropped, Instruction, Pair, Reason
 from alignx_fast.errors import UserError
 
 ROWS = [("Tea.", "Tee."), ("Where is\u2028it?", "Wo ist es?"), ("Rain!\x85", "Regen!")]

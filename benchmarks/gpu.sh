@@ -13,13 +13,14 @@ shift
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 mkdir -p "$results"
 export PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD:$PWD/kernels${PYTHONPATH:+:$PYTHONPATH} # a plain checkout, nothing of it installed
 
 if [[ -n ${WHEELS:-} ]]; then
   site=${SITE:-/tmp/alignx-benchmark-packages}
   if [[ ! -d $site ]]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl || exit
   fi
-  export PYTHONPATH=$site:$PWD:$PWD/kernels
+  export PYTHONPATH=$site:$PYTHONPATH
 fi
 
 run_pytest() { # name, pytest's arguments; a file that cannot be imported costs its own tests only

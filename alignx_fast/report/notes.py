@@ -10,7 +10,7 @@ TINY_MODEL = (
     "and the code work. It cannot translate usefully, knows nothing of the world, and says nothing about a large model."
 )
 CONTROL = (
-    f"{POINT_TITLES[EvaluatedAt.NTP_ONLY]!r} is a control trained for the same number of stage 1 steps without the two "
+    f"{POINT_TITLES[EvaluatedAt.NTP_ONLY]!r} is a control trained for the same number of stage 1 steps without the "
     "alignment losses."
 )
 

@@ -2,11 +2,15 @@
 
 import contextlib
 import itertools
+import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from support.runs import settings as run_settings
 from support.tiny_models import random_rows, tiny_model
 from torch import nn
 
@@ -20,6 +24,7 @@ from alignx_fast.losses.base import ModelShape
 from alignx_fast.losses.build import build_losses, model_shape, stage_losses
 from alignx_fast.memory.plan import plan
 from alignx_fast.models.checkpointing import checkpoint_layers
+from alignx_fast.training.run import train
 from alignx_fast.training.step import AlignStep
 
 FAMILY = "bert"
@@ -194,6 +199,37 @@ def test_settings_from_the_command_line() -> None:
         ApartSettings(layers=[0])
     with pytest.raises(UserError, match=r"align.apart.layers names layer 9, but the model has 3 layers; choose from 1 to 3"):
         build_losses(settings(layers=[2, 9]), ModelShape(32, 3, LAYER), seed=0)
+
+
+def test_a_run_logs_resumes_and_reports_it(tmp_path: Path) -> None:
+    def chosen(name: str) -> Settings:
+        settings = run_settings(tmp_path, name, tuning="lora", lora={"rank": 4, "dropout": 0.1})
+        settings.align.contrastive.weight, settings.align.apart.weight, settings.align.apart.layers = 0.0, 1.0, [1, 2]
+        settings.align.tokens_per_micro_batch, settings.align.save_every, settings.align.log_every = 100, 2, 1
+        return settings
+
+    train(chosen("whole"), resume=False)
+    train(chosen("cut"), resume=False)
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    shutil.rmtree(cut / "align" / "checkpoint-4")
+    shutil.rmtree(cut / "align" / "model")
+    shutil.rmtree(cut / "model")
+    train(chosen("cut"), resume=True)
+    for file in ("model/adapter_model.safetensors", "align/checkpoint-4/alignment_heads.safetensors"):
+        assert (cut / file).read_bytes() == (whole / file).read_bytes(), file
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["loss_titles"]["apart"] == "contrastive, sentences apart"
+    assert [line["step"] for line in lines if line.get("loss_apart", 0) > 0 and "loss_contrastive" not in line] == [1, 2, 3, 4]
+    assert all("dev_loss_apart" in line for line in lines if line.get("event") == "dev")
+    assert "Stage 1: contrastive, sentences apart" in (whole / "report.html").read_text()
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    settings = run_settings(tmp_path, "run")
+    settings.align.apart.weight, settings.align.apart.layers = 1.0, [7]
+    with pytest.raises(UserError, match="names layer 7, but the model has 2 layers"):
+        train(settings, resume=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_plan_counts_its_vectors_and_its_time() -> None:

@@ -11,8 +11,8 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.runs import settings
 from support.tiny_models import random_rows, tiny_model
-from test_adapters import settings
 from torch.utils._pytree import tree_leaves
 from transformers import TrainingArguments
 

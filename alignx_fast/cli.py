@@ -268,7 +268,3 @@ def main() -> None:
 def _say(text: str, code: int) -> int:
     print(f"alignx-fast: {text}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    main()

@@ -56,7 +56,7 @@ class Record(TypedDict):
 def versions() -> dict[str, str | None]:
     """Installed version of every package that matters; None where it is missing."""
     installed: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("alignx-fast", *PACKAGES):
+    for package in ("alignx-fast", "alignx-kernels", *PACKAGES):
         try:
             installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -39,14 +39,15 @@ class AlignXTrainer(Trainer):
     """Trains a causal language model by one stage of AlignX.
 
     Args:
-        model: a causal model (or PEFT model of one) that uses packed attention, as `alignx_fast.models.load_model` returns it.
+        model: a causal model (or PEFT model of one) that uses packed attention, as `alignx_fast.models.weights.load_model` returns it.
         args: `TrainingArguments`; `gradient_accumulation_steps` must stay 1, since micro-batches are cut here.
-        settings: `AlignSettings` for stage 1 (with both weights 0: plain continual pre-training), `InstructSettings` for stage 2.
+        settings: `AlignSettings` for stage 1 (with all weights 0: plain continual pre-training), `InstructSettings` for stage 2.
         train_dataset, eval_dataset: rows with the columns of `alignx_fast.data.spans.Example`.
         align_layer: decoder layer whose states are aligned, 1 to the number of layers; stage 1 only.
         tokens_per_micro_batch: tokens in one forward pass. Halved, with a word about it, when memory runs out.
         train_on_prompt: next-token loss over the prompt too.
         mixing_temperature: T of the language mixing p ~ n^(1/T).
+        processing_class: the tokenizer, saved with the model; needed by losses over sentences encoded apart, which its BOS opens.
 
     Raises:
         UserError: the dataset is empty or the loss is not finite.

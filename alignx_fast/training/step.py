@@ -18,6 +18,7 @@ from torch import nn
 
 from alignx_fast.data.apart import sentences_apart
 from alignx_fast.data.packing import PackedBatch
+from alignx_fast.errors import UserError
 from alignx_fast.losses.base import Forward, Loss, Pairs, Sequences, Totals, Vectors
 from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.forward import packed_forward
@@ -51,6 +52,9 @@ class AlignStep:
         autocast: entered around every forward pass and loss.
         opening_token: stands in front of sentences that are encoded apart, for the losses that need these.
         on_phase: called with a phase of `alignx_fast.losses.cost.PHASES` when it has ended, for measurements.
+
+    Raises:
+        UserError: a loss needs sentences apart, and there is no opening token.
     """
 
     def __init__(
@@ -65,6 +69,11 @@ class AlignStep:
         self.model, self.losses, self.autocast = model, list(losses), autocast
         self.opening_token, self.on_phase = opening_token, on_phase
         self.device = next(model.parameters()).device
+        if opening_token is None and (apart := [loss.name for loss in self.losses if loss.sequences is Sequences.SENTENCES]):
+            raise UserError(
+                f"The loss {apart[0]} encodes sentences apart, each behind one opening token, and there is none: give AlignXTrainer the "
+                "tokenizer as `processing_class`, or AlignStep an `opening_token`."
+            )
 
     def __call__(self, batches: Sequence[PackedBatch], backward: Backward) -> Terms:
         """Take one step over micro-batches in CPU memory; `backward` takes a loss (and may scale it)."""
@@ -179,8 +188,7 @@ class AlignStep:
     def _as(self, kind: Sequences, batch: PackedBatch) -> PackedBatch:
         if kind is Sequences.ROWS:
             return batch
-        if self.opening_token is None:
-            raise ValueError("opening_token is None: a loss over sentences apart needs the token that opens a sequence")
+        assert self.opening_token is not None  # checked when the step was made
         return sentences_apart(batch, self.opening_token)
 
 

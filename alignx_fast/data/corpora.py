@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from alignx_fast.config import InstructionSource, ParallelSource
+from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES, check_language
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
@@ -65,6 +66,8 @@ def read_instructions(source: InstructionSource, languages: Iterable[str] | None
             yield Dropped(Reason.LANGUAGE, row.instruction, row.where)
         elif not row.instruction or not row.output:
             yield Dropped(Reason.EMPTY, f"{row.instruction} | {row.output}", row.where)
+        elif is_broken(row.instruction + row.input + row.output):
+            yield Dropped(Reason.BROKEN, f"{row.instruction} | {row.input} | {row.output}", row.where)
         else:
             yield row
 
@@ -81,7 +84,8 @@ def read_meanings(path: str) -> list[Meaning]:
         if not isinstance(texts, Mapping):
             raise UserError(_no_column("texts", record, where))
         clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items()}
-        meanings.append(Meaning(str(record.get("id", record.get("gid", where))), {lang: t for lang, t in clean.items() if t}))
+        name = _id(record.get("id")) or _id(record.get("gid")) or where
+        meanings.append(Meaning(name, {lang: text for lang, text in clean.items() if text and not is_broken(text)}))
     if not meanings:
         raise UserError(f"{path} holds no rows. Give one JSON object with `texts` on each line, or leave data.evaluation unset.")
     return meanings
@@ -175,7 +179,8 @@ def _multiway(
     if src_lang is not None and tgt_lang is not None:
         yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
         return
-    group = _group(row) or (f"{where.rpartition(':')[0]}#{row['id']}" if "id" in row else where)
+    own = _id(row.get("id"))
+    group = _group(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
     yield from _ring_pairs(clean, wanted, group=group, where=where)
 
 
@@ -199,6 +204,8 @@ def _checked(
         reason = Reason.EMPTY
     elif src == tgt:
         reason = Reason.SAME
+    elif is_broken(src + tgt):
+        reason = Reason.BROKEN
     if reason is not None:
         return Dropped(reason, f"{src} | {tgt}", where)
     return Pair(src_lang, tgt_lang, src, tgt, group, where)
@@ -223,8 +230,13 @@ def _instructions(source: InstructionSource) -> Iterator[Instruction]:
 
 
 def _group(row: Row) -> str | None:
-    gid = row.get("gid")
-    return None if gid is None else str(gid)
+    return _id(row.get("gid"))
+
+
+def _id(value: object) -> str | None:
+    """An id as text; None where it is missing, which tables write as null, NaN or nothing."""
+    text = "" if value is None else str(value).strip()
+    return None if text.lower() in ("", "nan", "null", "none") else text
 
 
 def _required(row: Row, record: Row, name: str, where: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from alignx_fast.data.characters import escaped
+
 
 class Reason(enum.StrEnum):
     """Why a row cannot be used."""
@@ -17,6 +19,7 @@ class Reason(enum.StrEnum):
     TRUNCATED = "cut off by max_length"
     UNKNOWN = "unknown to the tokenizer"
     SPECIAL = "special token in the text"
+    BROKEN = "control characters or broken Unicode"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,11 @@ class Dropped:
 
     reason: Reason
     text: str
+    """Safe to print and to write: characters that are no text are written out."""
     where: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", escaped(self.text))  # the class is frozen
 
 
 Row = TypeVar("Row", covariant=True)

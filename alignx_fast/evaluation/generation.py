@@ -10,7 +10,8 @@ from alignx_fast.data.spans import eos_id
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import generation_mode
 
-NEXT_SECTION = re.compile(r"\n\s*###")  # a model that rambles on opens a new section of the prompt layout
+# A model that rambles on opens a new section of the prompt layout; any other heading is part of its answer.
+NEXT_SECTION = re.compile(r"(?:^|\n)\s*### (?:Instruction|Input|Response):")
 
 
 def generate(
@@ -69,4 +70,4 @@ def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[in
     """The text before the first end token and before a new prompt section, without surrounding blanks."""
     stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
-    return NEXT_SECTION.split("\n" + text, maxsplit=1)[0].strip()
+    return NEXT_SECTION.split(text, maxsplit=1)[0].strip()

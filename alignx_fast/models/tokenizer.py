@@ -1,6 +1,6 @@
 """The tokenizer of a model."""
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError, first_line
@@ -28,3 +28,25 @@ def load_tokenizer(path: str, settings: ModelSettings) -> PreTrainedTokenizerFas
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, path: str) -> None:
+    """Make sure that every token that can appear has an embedding; a pad token without one gives way to the end token.
+
+    Special tokens without an embedding do no harm where neither the prompt layout nor the ends of a text use them: text never becomes one.
+
+    Raises:
+        UserError: another token has none.
+    """
+    rows = config.get_text_config().vocab_size
+    beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= rows}
+    if tokenizer.pad_token in beyond:
+        tokenizer.pad_token = tokenizer.eos_token
+    layout, added = str(tokenizer.chat_template or ""), tokenizer.added_tokens_decoder
+    ends = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.sep_token, tokenizer.cls_token)
+    unused = {token for token, index in beyond.items() if index in added and added[index].special and token not in ends}
+    if used := [token for token in beyond if token not in unused or token in layout]:
+        raise UserError(
+            f"The tokenizer of {path} has tokens that the model has no embedding for ({len(used)}, such as {used[0]!r}; the model has "
+            f"{rows:,}): use the tokenizer that belongs to the model, or enlarge the model's embeddings with resize_token_embeddings and save it."
+        )

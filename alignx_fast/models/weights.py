@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError, first_line
 from alignx_fast.hardware import compute_dtype, device, dtype_name, weight_dtype
 from alignx_fast.models.adapters import Model, add_adapters, open_adapters
+from alignx_fast.models.capture import causal_model
 from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.config import load_config
+from alignx_fast.models.loaded import check_loaded
 from alignx_fast.models.setup import set_up
-from alignx_fast.models.tokenizer import load_tokenizer
+from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 
 
 def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = None) -> Model:
@@ -41,7 +45,9 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
     else:
         dtype = dtype_name(compute_dtype()) if settings.dtype == "auto" else settings.dtype
         model = load_model(folder, settings.model_copy(update={"tuning": "full", "dtype": dtype}))
-    return model.eval(), load_tokenizer(folder, settings)
+    tokenizer = load_tokenizer(folder, settings)
+    fit_tokenizer(tokenizer, causal_model(model).config, folder)
+    return model.eval(), tokenizer
 
 
 def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
@@ -52,8 +58,11 @@ def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute_dtype()
         )
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel
+        report: dict[str, set[str]]
+        model, report = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]  # a pair, with output_loading_info
             path,
+            output_loading_info=True,
             config=config,
             dtype=weight_dtype(settings),
             device_map={"": device()},
@@ -61,8 +70,22 @@ def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
             trust_remote_code=settings.trust_remote_code,
             quantization_config=quantisation,
         )
+    except SafetensorError as error:
+        raise UserError(
+            f"The weights of {path} are no safetensors data ({first_line(error)}) The file is cut, or a Git LFS pointer in place of one: "
+            "download it again."
+        ) from None
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"Cannot load model {path!r}: {first_line(error)}") from None
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise UserError(
+            f"The weights of {path} have other sizes than its config.json says. Use the config.json that belongs to them."
+        ) from None
+    check_loaded(path, model, report)
     for module in model.modules():
         # On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first evaluation, for a product without a gradient:
         # training on after it would go wrong in silence.

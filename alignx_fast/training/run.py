@@ -29,7 +29,7 @@ from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.config import align_layer, load_config
 from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
-from alignx_fast.models.tokenizer import load_tokenizer
+from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 from alignx_fast.models.weights import load_model
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
@@ -73,7 +73,9 @@ class Run:
         open_folder(settings, resume=resume)
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
-        self.align_layer = align_layer(settings.model, load_config(self.base, settings.model))
+        config = load_config(self.base, settings.model)
+        fit_tokenizer(self.tokenizer, config, self.base)
+        self.align_layer = align_layer(settings.model, config)
 
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""

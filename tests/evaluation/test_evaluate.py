@@ -96,6 +96,8 @@ def test_answers_end_at_the_end_token_and_at_a_new_section(tokenizer):
     assert cut(tokenizer, ids + section, [1]) == "Guten Tag."
     assert cut(tokenizer, section + ids, [1]) == ""
     assert cut(tokenizer, [1, *ids], [1]) == ""
+    heading = tokenizer("### Kapitel 1\n### Kapitel 2", add_special_tokens=False)["input_ids"]
+    assert cut(tokenizer, heading + section, [1]) == "### Kapitel 1\n### Kapitel 2"
 
 
 def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, meanings):

@@ -67,7 +67,7 @@ class Run:
 
     def __init__(self, settings: Settings, *, resume: bool) -> None:
         self.settings, self.folder, self.resume = settings, settings.output, resume
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self.prepared: dict[str, Prepared] = {}
         check_runnable(settings)
         open_folder(settings, resume=resume)
@@ -205,7 +205,7 @@ def train(settings: Settings, *, resume: bool) -> None:
     if scores := run_evaluations(run.folder):
         run.console.print(score_table(scores))
     for line in samples(run.folder):
-        run.console.print(line, markup=False)
+        run.console.print(line)
     run.console.print(f"\nModel:  {run.folder / 'model'}\nReport: {report}")
 
 

@@ -68,7 +68,7 @@ def settings_from(recipe: str, tokens: tuple[str, ...]) -> "Settings":
 
 
 @app.command
-def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = False) -> None:
+def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = False, accept_changes: bool = False) -> None:
     """Run both stages, evaluate before and after, and write a report.
 
     Any setting can be given as --group.setting value, for example --align.pairs_per_step 256.
@@ -77,11 +77,13 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
     ----------
     resume:
         Continue the run in the output folder from where it stopped; starts one where there is none.
+    accept_changes:
+        Continue it also on other data, weights or settings than it was started with; inputs.json in its folder says which.
     """
     chosen = settings_from(recipe, settings)  # before the heavy imports: a mistake in the settings is said at once
     from alignx_fast.training.run import train as run
 
-    run(chosen, resume=resume)
+    run(chosen, resume=resume, accept_changes=accept_changes)
 
 
 @app.command

@@ -69,7 +69,7 @@ def read_value(text: str, kind: object, option: str) -> object:
         raise UserError(f"{option} is nested too deeply for settings.") from None
     except (yaml.YAMLError, ValueError):
         return text
-    if node is None or (isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')):
+    if not is_text(kind) or (isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')):
         return value
     as_list = isinstance(value, list) and any(get_origin(member) is list for member in members(kind))
     is_none = value is None and not text.lstrip().startswith("#")  # YAML sees nothing but a comment there

@@ -78,9 +78,12 @@ def damage(checkpoint: Path) -> str | None:
 
     One of an older version has no record of its files: it is whole when the Trainer's state, which is written last, can be read.
     """
-    record = checkpoint / RECORD_FILE
+    record, state = checkpoint / RECORD_FILE, read_object(checkpoint / STATE_FILE)
+    step = checkpoint.name.removeprefix("checkpoint-")
+    if state is not None and str(state.get("global_step", step)) != step:
+        return f"it is one of step {state['global_step']} under another name"
     if not record.exists():
-        return None if read_object(checkpoint / STATE_FILE) is not None else UNFINISHED
+        return None if state is not None else UNFINISHED
     content = read_object(record)
     if content is None:
         return f"its {RECORD_FILE} cannot be read"
@@ -115,8 +118,11 @@ def finish_checkpoint(checkpoint: Path) -> None:
     write_json(checkpoint / RECORD_FILE, record)
 
 
-def remove_old_checkpoints(folder: Path, keep: int | None, step: int) -> None:
-    """Remove all but the `keep` newest checkpoints up to `step`, by their steps; None keeps all. Other folders are left alone."""
+def remove_old_checkpoints(folder: Path, keep: int | None, step: int, best: str | None = None) -> None:
+    """Remove all but the `keep` newest checkpoints up to `step`, by their steps; None keeps all.
+
+    Folders of other names are left alone, and so is `best`, the checkpoint that Trainer wants to load at the end.
+    """
     if not keep or keep < 0:
         return
     for half_removed in folder.glob(f"{REMOVED}checkpoint-*"):
@@ -126,7 +132,7 @@ def remove_old_checkpoints(folder: Path, keep: int | None, step: int) -> None:
         checkpoint = folder / f"checkpoint-{older}"
         if kept < keep and (read_object(checkpoint / RECORD_FILE) or not (checkpoint / RECORD_FILE).exists()):
             kept += 1
-        else:
+        elif best is None or checkpoint != Path(best):
             removed = folder / f"{REMOVED}{checkpoint.name}"  # a kill while it is removed leaves none that looks whole
             checkpoint.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)

@@ -22,7 +22,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
-from alignx_fast.files import publish, read_json, write_json
+from alignx_fast.files import publish, read_json, read_object, write_json
 from alignx_fast.hardware import on_gpu
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
@@ -231,11 +231,14 @@ class Run:
         """The scores of an evaluation that was done; None where it is to do, also where they are damaged."""
         if not file.exists():
             return None
+        tree = read_object(file)
         try:
-            return Evaluation.from_json(read_json(file))
-        except (ValueError, TypeError, KeyError, AttributeError, OSError):
-            log.warning("%s cannot be read: its scores are taken again.", file)
-            return None
+            if tree:
+                return Evaluation.from_json(tree)
+        except ValueError:
+            pass  # a value of another type than it was written with
+        log.warning("%s cannot be read: its scores are taken again.", file)
+        return None
 
     def _print_scores(self, at: EvaluatedAt, scores: Evaluation) -> None:
         words = []

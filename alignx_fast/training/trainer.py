@@ -286,7 +286,7 @@ class AlignXTrainer(Trainer):
         finally:
             self.args.save_total_limit = keep
         finish_checkpoint(folder)
-        remove_old_checkpoints(folder.parent, keep, self.state.global_step)
+        remove_old_checkpoints(folder.parent, keep, self.state.global_step, self.state.best_model_checkpoint)
         self._paused += time.perf_counter() - started
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

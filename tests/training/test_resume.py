@@ -179,13 +179,20 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_used(
     assert f"{tmp_path / 'checkpoint-4'} is passed over: " in caplog.text
 
 
+def test_a_checkpoint_under_another_name_is_passed_over(whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (2, 5):
+        shutil.copytree(whole / "run" / "align" / "checkpoint-2", tmp_path / f"checkpoint-{step}")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert "checkpoint-5 is passed over: it is one of step 2 under another name." in caplog.text
+
+
 def test_a_damaged_checkpoint_is_set_aside_by_the_run(whole: Path, cut: Path, caplog: pytest.LogCaptureFixture) -> None:
     stage = cut / "run" / "align"
-    shutil.copytree(whole / "run" / "align" / "checkpoint-4", stage / "checkpoint-3")
-    (stage / "checkpoint-3" / "optimizer.pt").write_bytes(b"torn")
+    shutil.copytree(whole / "run" / "align" / "checkpoint-4", stage / "checkpoint-4")
+    (stage / "checkpoint-4" / "optimizer.pt").write_bytes(b"torn")
     train(wanted(cut), resume=True)
     assert "its optimizer.pt has 4 bytes instead of" in caplog.text
-    assert (stage / "damaged-1-checkpoint-3" / "optimizer.pt").exists()
+    assert (stage / "damaged-1-checkpoint-4" / "optimizer.pt").exists()
     assert same_model(cut / "run", whole)
 
 
@@ -214,6 +221,7 @@ def test_rotation_goes_by_step(tmp_path: Path) -> None:
     left = {"checkpoint-4", "checkpoint-10", "checkpoint-30", "checkpoint-1-good"}
     assert {path.name for path in tmp_path.iterdir()} == left
     remove_old_checkpoints(tmp_path, None, 10)
+    remove_old_checkpoints(tmp_path, 1, 10, best=str(tmp_path / "checkpoint-4"))
     assert {path.name for path in tmp_path.iterdir()} == left
 
 

@@ -1,6 +1,7 @@
 """The command line. Verbs are imported only when they run, so that `--help` answers at once."""
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,16 +24,19 @@ recipes_app = App(name="recipes", help="List, show or copy the recipes that come
 app.command(recipes_app)
 
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-Recipe = Annotated[str, Parameter(help="A recipe name (see `alignx-fast recipes`) or a YAML file.")]
+HomePath = Annotated[Path, Parameter(converter=lambda _, tokens: Path(os.path.expanduser(tokens[0].value)))]
+Trained = Annotated[str, Parameter(converter=lambda _, tokens: os.path.expanduser(tokens[0].value))]
+Recipe = Annotated[str, Parameter(allow_leading_hyphen=True, help="A recipe name (see `alignx-fast recipes`) or a YAML file.")]
 
 
 def overrides_from(tokens: tuple[str, ...]) -> dict[str, object]:
-    """`--a.b value`, `--a.b=value` or a lone `--a.b` (true) as {"a.b": value}; values are read as YAML.
+    """`--a.b value`, `--a.b=value` or a lone `--a.b` (true) as {"a.b": value}; texts and paths as they are typed, the rest as YAML.
 
     Raises:
-        UserError: a token that is no option.
+        UserError: a token that is no option, or a setting without its value.
     """
-    import yaml
+    from alignx_fast.config import Settings
+    from alignx_fast.reading import kind_of, members, read_value
 
     values: dict[str, object] = {}
     waiting = list(tokens)
@@ -40,26 +44,31 @@ def overrides_from(tokens: tuple[str, ...]) -> dict[str, object]:
         token = waiting.pop(0)
         if not token.startswith("--"):
             raise UserError(f"Unexpected argument {token!r}: settings are given as --group.setting value.")
-        key, equals, value = token[2:].partition("=")
-        if not equals:
-            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "true"
-        try:
-            values[key.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            values[key.replace("-", "_")] = value
+        name, equals, value = token[2:].partition("=")
+        key = name.replace("-", "_")
+        kind = kind_of(key, Settings)
+        if not equals and waiting and not waiting[0].startswith("--"):
+            value = waiting.pop(0)
+        elif not equals:
+            if kind is not None and bool not in members(kind):
+                raise UserError(f"--{name} needs a value: settings are given as --group.setting value.")
+            value = "true"
+        values[key] = read_value(value, kind, f"--{name}")
     return values
 
 
 def settings_from(recipe: str, tokens: tuple[str, ...]) -> "Settings":
-    """The settings of a recipe with overrides."""
+    """The settings of a recipe with overrides; those of the quickstart where overrides stand in the recipe's place."""
     from alignx_fast.config import load_settings
     from alignx_fast.recipes import find
 
+    if recipe.startswith("--"):
+        recipe, tokens = "quickstart", (recipe, *tokens)
     return load_settings(find(recipe), overrides_from(tokens))
 
 
 @app.command
-def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = False) -> None:
+def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = False, accept_changes: bool = False) -> None:
     """Run both stages, evaluate before and after, and write a report.
 
     Any setting can be given as --group.setting value, for example --align.pairs_per_step 256.
@@ -68,11 +77,13 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
     ----------
     resume:
         Continue the run in the output folder from where it stopped; starts one where there is none.
+    accept_changes:
+        Continue it also on other data, weights or settings than it was started with; inputs.json in its folder says which.
     """
     chosen = settings_from(recipe, settings)  # before the heavy imports: a mistake in the settings is said at once
     from alignx_fast.training.run import train as run
 
-    run(chosen, resume=resume)
+    run(chosen, resume=resume, accept_changes=accept_changes)
 
 
 @app.command
@@ -106,7 +117,7 @@ def preview(recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5) 
 
 
 @app.command
-def evaluate(model: str, *settings: Overrides, output: Path | None = None) -> None:
+def evaluate(model: Trained, *settings: Overrides, output: HomePath | None = None) -> None:
     """Score a run, a model folder or a hub model on held-out sentences.
 
     Parameters
@@ -122,7 +133,7 @@ def evaluate(model: str, *settings: Overrides, output: Path | None = None) -> No
 
 
 @app.command
-def translate(model: str, *text: str, to: str, source: Annotated[str, Parameter(name=["--from", "--source"])] = "en") -> None:
+def translate(model: Trained, *text: str, to: str, source: Annotated[str, Parameter(name=["--from", "--source"])] = "en") -> None:
     """Translate sentences with a trained model; without TEXT, one line of standard input at a time.
 
     Parameters
@@ -142,7 +153,7 @@ def translate(model: str, *text: str, to: str, source: Annotated[str, Parameter(
 
 
 @app.command
-def export(model: str, folder: Path) -> None:
+def export(model: Trained, folder: HomePath) -> None:
     """Merge adapters into a plain Hugging Face folder and say how far its logits are from the trained model's.
 
     Parameters
@@ -158,7 +169,7 @@ def export(model: str, folder: Path) -> None:
 
 
 @app.command
-def report(run: Path) -> None:
+def report(run: HomePath) -> None:
     """Write report.html of a run folder, finished or not.
 
     Parameters
@@ -220,7 +231,7 @@ def recipes_show(name: str, *, all: bool = False) -> None:
 
 
 @recipes_app.command(name="copy")
-def recipes_copy(name: str, target: Path = Path()) -> None:
+def recipes_copy(name: str, target: HomePath = Path()) -> None:
     """Copy a recipe to a file or folder to change it there, and the schema of the settings beside it.
 
     Parameters

@@ -4,22 +4,27 @@ Each field is explained where it stands. Unknown keys are refused with the neare
 """
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from alignx_fast.errors import UserError
-from alignx_fast.fields import Group, Modules, Words, at_least_one, not_negative, split_words
+from alignx_fast.fields import AnyPath, Folder, Group, Modules, Words, at_least_one, not_negative, split_words
 from alignx_fast.losses.apart import ApartSettings
 from alignx_fast.losses.base import LossSettings
 from alignx_fast.losses.contrastive import ContrastiveSettings
 from alignx_fast.losses.matching import MatchingSettings
+from alignx_fast.reading import read_tree
 from alignx_fast.stages import Stage
 
 Backend = Literal["tensorboard", "wandb", "trackio"]
+SHORT = reprlib.Repr()
+"""Quotes a wrong value without filling the screen."""
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict = 4, 20, 20
+SHORT.maxstring = SHORT.maxlong = SHORT.maxother = 200
 
 
 class LoraSettings(Group):
@@ -42,7 +47,7 @@ class LoraSettings(Group):
 class ModelSettings(Group):
     """The base model, and what of it is trained."""
 
-    path: str = "builtin:tiny"
+    path: AnyPath = "builtin:tiny"
     """A Hugging Face model name or folder, or `builtin:tiny`: a small Llama with its own tokenizer, built from the training text."""
     tuning: Literal["full", "lora", "qlora"] = "full"
     """What is trained: all weights, adapters, or adapters on 4-bit (NF4) weights."""
@@ -76,9 +81,9 @@ class ModelSettings(Group):
 class ParallelSource(Group):
     """One source of translation pairs."""
 
-    path: str
+    path: AnyPath
     """JSONL or TSV file (also .gz), `builtin:phrasebook`, or a Hugging Face dataset (format: hf)."""
-    target_path: str | None = None
+    target_path: AnyPath | None = None
     """The second file of a line-aligned (Moses) pair."""
     format: Literal["auto", "jsonl", "tsv", "moses", "hf"] = "auto"
     """auto decides by the file's name."""
@@ -99,7 +104,7 @@ class ParallelSource(Group):
 class InstructionSource(Group):
     """One source of instructions."""
 
-    path: str
+    path: AnyPath
     """JSONL file (also .gz) with instruction, input, output and optionally lang, `builtin:phrasebook`, or a Hugging Face dataset."""
     format: Literal["auto", "jsonl", "hf"] = "auto"
     """auto decides by the file's name."""
@@ -122,7 +127,7 @@ class DataSettings(Group):
     """Translation pairs: stage 1, and the translation instructions of stage 2."""
     instructions: list[InstructionSource] = [InstructionSource(path="builtin:phrasebook")]
     """General instructions of stage 2."""
-    evaluation: str | None = None
+    evaluation: AnyPath | None = None
     """Held-out sentences in several languages (JSONL with `texts: {lang: text}`); default: taken from the dev split."""
     languages: Words | None = None
     """Keep only rows whose languages are all in this list; default: all."""
@@ -254,7 +259,7 @@ class EvaluationSettings(Group):
     """Tokens in one evaluation forward pass."""
     tasks: Words = []
     """Understanding tasks of lm-evaluation-harness, such as xnli_de; needs `pip install 'alignx-fast[understanding]'`."""
-    task_folder: Path | None = None
+    task_folder: Folder | None = None
     """Folder with lm-eval task files of your own, which `tasks` may name too."""
     task_examples: int = Field(200, gt=0)
     """Examples of each task."""
@@ -265,9 +270,9 @@ class Settings(Group):
 
     name: str = "run"
     """Name of the run, used in titles."""
-    output: Path = Path("runs/run")
+    output: Folder = Path("runs/run")
     """Run folder: settings, log, checkpoints, evaluation, model and report."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of data order, initialisation and dropout."""
     stages: Annotated[
         list[Stage], BeforeValidator(split_words, json_schema_input_type=list[Stage] | str), Field(min_length=1)
@@ -293,36 +298,15 @@ def load_settings(path: Path | None, overrides: Mapping[str, object] | None = No
     """Read a YAML file (None: the defaults) and apply dotted overrides such as {"align.pairs_per_step": 256}.
 
     Raises:
-        UserError: the file is missing or not YAML, a key is unknown or a value has the wrong type.
+        UserError: the file is missing or not YAML, a key is unknown or stands twice, or a value has the wrong type.
     """
-    tree = read_tree(path) if path is not None else {}
+    tree = read_tree(path, Settings) if path is not None else {}
     for dotted, value in (overrides or {}).items():
         set_dotted(tree, dotted, value)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise UserError(explain(error, str(path or "command line"))) from None
-
-
-def read_tree(path: Path) -> dict[str, object]:
-    """The nested keys of a YAML file.
-
-    Raises:
-        UserError: the file cannot be read or does not hold keys.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(
-            f"Cannot read {path}: {error.strerror}. Check the path, or list recipes with `alignx-fast recipes`."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where else ""
-        raise UserError(f"{path}{line} is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold `key: value` lines, not a {type(tree).__name__}.")
-    return tree
 
 
 def set_dotted(tree: dict[str, object], dotted: str, value: object) -> None:
@@ -352,7 +336,7 @@ def explain(error: ValidationError, origin: str) -> str:
         return f"{origin}: {words}."
     if dotted not in known_keys() and ".".join(path[:-1]) in known_keys() and not path[-1].isdigit():
         dotted = ".".join(path[:-1])  # pydantic names the member of a union last
-    return f"{origin}: setting `{dotted}` is {problem['input']!r}: {words}."
+    return f"{origin}: setting `{dotted}` is {SHORT.repr(problem['input'])}: {words}."
 
 
 def known_keys(group: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -1,16 +1,31 @@
 """What settings are made of: the base of all groups, and the field types that read YAML and the command line kindly."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 ALL_LINEAR = "all-linear"
 
 
 class Group(BaseModel):
-    """Base of all groups of settings: unknown keys are refused, defaults are checked too."""
+    """Base of all groups of settings: unknown keys are refused, numbers are finite, defaults are checked too."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic would read true as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (
+            int,
+            float,
+            int | None,
+            float | None,
+        ):
+            raise ValueError("must be a number")
+        return value
 
 
 def split_words(value: object) -> object:
@@ -43,6 +58,16 @@ def not_negative(value: bool | int) -> bool | int:
     return value
 
 
+def at_home(path: str) -> str:
+    """`~` as the home folder; a path of a user who does not exist stays as it is."""
+    if "\0" in path:
+        raise ValueError("a path holds no NUL character")
+    return os.path.expanduser(path)
+
+
+AnyPath = Annotated[str, AfterValidator(at_home)]
+"""A file, a folder or a name on the hub."""
+Folder = Annotated[Path, AfterValidator(lambda path: Path(at_home(str(path))))]
 Words = Annotated[list[str], BeforeValidator(split_words, json_schema_input_type=list[str] | str)]
 Layers = Annotated[
     list[Annotated[int, Field(ge=1)]],

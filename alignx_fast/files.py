@@ -1,5 +1,6 @@
-"""Writing files so that a kill or a full disk never leaves half of one instead of a good one."""
+"""Writing files so that a kill, a full disk or a power cut never leaves half of one instead of a good one."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path`, then rename over it."""
+    """Write beside `path` and onto the disk, then rename over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(partial, path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -25,3 +30,43 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """The value `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none, or the file is damaged."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Give a finished folder its name, once everything in it is on the disk."""
+    sync_tree(partial)
+    partial.rename(folder)
+    sync(folder.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until every file below a folder, and the folder, is on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir() or path.is_file():
+            sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in UNSYNCED:
+            raise
+    finally:
+        os.close(number)
+
+
+UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+"""How file systems say that they cannot wait for a folder."""

@@ -1,6 +1,7 @@
 """The command line as a user meets it: a whole tiny run, then every verb on it, then every mistake."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -138,6 +139,27 @@ def test_what_does_not_change_the_model_may_change_when_resumed(
     options = ["--output", run, "--resume", "--align.save_every", "3", "--align.tokens_per_micro_batch", "333"]
     command("train", workplace / "settings.yaml", *options)
     assert yaml.safe_load((run / "settings.yaml").read_text())["align"]["save_every"] == 3
+
+
+def test_scores_that_are_damaged_or_of_other_sentences_are_taken_again(
+    run: Path, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    copy = tmp_path / "run [2] :smile:"
+    shutil.copytree(run, copy)
+    good = json.loads((copy / "evaluation" / "before.json").read_text())
+    for name, content in (("before", ""), ("after", '{"sentences": 3'), ("ntp_only", "[]"), ("after_align", "{}")):
+        (copy / "evaluation" / f"{name}.json").write_text(content)
+    command("train", workplace / "settings.yaml", "--resume", "--output", copy)
+    said = capsys.readouterr().out
+    assert f"Model:  {copy}/model" in said.replace("\n", " ").replace("  ", " ").replace("Model: ", "Model:  ")
+    assert json.loads((copy / "evaluation" / "before.json").read_text())["retrieval"] == good["retrieval"]
+    options = ["--resume", "--output", copy, "--evaluation.sentences", "2"]
+    command("train", workplace / "settings.yaml", *options, code=2)
+    assert "another value of evaluation.sentences" in capsys.readouterr().err
+    command("train", workplace / "settings.yaml", *options, "--accept-changes")
+    for name in ("before", "ntp_only", "after_align", "after"):
+        assert json.loads((copy / "evaluation" / f"{name}.json").read_text())["sentences"] == 2
+        assert (copy / "evaluation-before-change-1" / f"{name}.json").exists()
 
 
 MISTAKES = {

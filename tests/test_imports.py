@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "losses": LOSS_SETTINGS,
     "losses.next_token": LOSS_SETTINGS | {"models"},
     "losses.build": {"config", "losses", "models"},
-    "config": {"errors", "fields", "stages", "losses"},
+    "reading": {"errors"},
+    "config": {"errors", "fields", "reading", "stages", "losses"},
     "environment": BASE,
     "recipes": {"errors"},
     "data": BASE | {"config"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "report": BASE | {"evaluation.results"},
     "training": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training"},
-    "cli": {"errors", "logs", "process", "environment", "config", "recipes", "training", "verbs", "report"},
+    "cli": {"errors", "logs", "process", "environment", "config", "reading", "recipes", "training", "verbs", "report"},
     "__main__": {"cli"},
     "__init__": set(),
 }

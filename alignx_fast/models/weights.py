@@ -39,7 +39,7 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
     """A trained model for evaluation, translation or export: a plain folder, an adapter folder, or a hub name."""
     adapter_config = Path(folder) / "adapter_config.json"
     if adapter_config.is_file():
-        base = json.loads(adapter_config.read_text())["base_model_name_or_path"]
+        base = _base_now(json.loads(adapter_config.read_text())["base_model_name_or_path"], Path(folder))
         tuning = settings.tuning if settings.tuning != "full" else "lora"
         model = load_model(base, settings.model_copy(update={"tuning": tuning}), adapter=Path(folder))
     else:
@@ -48,6 +48,14 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
     tokenizer = load_tokenizer(folder, settings)
     fit_tokenizer(tokenizer, causal_model(model).config, folder)
     return model.eval(), tokenizer
+
+
+def _base_now(base: str, adapter: Path) -> str:
+    """The base of an adapter. One that its run has built is looked for in the run folder, which may have been moved since."""
+    for run in adapter.resolve().parents[:2]:
+        if Path(base).name == "base" and (run / "settings.yaml").is_file() and (run / "base" / "config.json").is_file():
+            return str(run / "base")
+    return base
 
 
 def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:

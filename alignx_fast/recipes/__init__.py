@@ -1,6 +1,7 @@
 """Recipes that come with the package: list, find, copy."""
 
 import difflib
+import os
 from pathlib import Path
 
 from alignx_fast.errors import UserError
@@ -30,7 +31,7 @@ def find(recipe: str) -> Path:
     """
     if recipe in names():
         return FOLDER / f"{recipe}.yaml"
-    path = Path(recipe).expanduser()
+    path = Path(os.path.expanduser(recipe))
     if path.is_file():
         return path
     near = difflib.get_close_matches(recipe, names(), n=1)

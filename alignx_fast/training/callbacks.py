@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignx_fast.files import write_text
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
 
@@ -29,13 +32,11 @@ class RunLog(TrainerCallback):
     def __init__(self, path: Path, stage: str, resumed_step: int) -> None:
         self.path, self.stage = path, stage
         self.offset = 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        kept = [line for line in lines if line["stage"] != stage or line["step"] <= resumed_step]
+        kept = [line for line in read_lines(path) if line["stage"] != stage or line["step"] <= resumed_step]
         self.seen = {(line["stage"], line["step"], line.get("event")) for line in kept}
         if kept:
             self.offset = kept[-1]["time"]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.started = time.monotonic()
 
     def on_log(
@@ -63,8 +64,29 @@ class RunLog(TrainerCallback):
         if (self.stage, step, values.get("event")) in self.seen:
             return
         line = {"stage": self.stage, "step": step, "time": self.offset + time.monotonic() - self.started, **values}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run log; those that a kill cut off or a disk damaged are left out."""
+    lines = []
+    for text in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if (
+            isinstance(line, dict)
+            and isinstance(line.get("stage"), str)
+            and all(_is_number(line.get(k)) for k in ("step", "time"))
+        ):
+            lines.append(line)
+    return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class StopAtStepEnd(TrainerCallback):

@@ -22,7 +22,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
-from alignx_fast.files import read_json, write_json
+from alignx_fast.files import publish, read_json, read_object, write_json
 from alignx_fast.hardware import on_gpu
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
@@ -34,10 +34,20 @@ from alignx_fast.models.weights import load_model
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
-from alignx_fast.training.folder import open_folder
+from alignx_fast.training.folder import holds_results, open_folder, write_settings
+from alignx_fast.training.inputs import RunInputs, data_fingerprints, model_fingerprint, refuse
+from alignx_fast.training.lock import only_writer
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
 log = logging.getLogger(__name__)
+
+
+BASE = "the base model"
+
+
+def model_of(stage: StageName) -> str:
+    """What a sentence calls the model that a stage saved."""
+    return f"the model of stage {stage}"
 
 
 def check_runnable(settings: Settings) -> None:
@@ -65,17 +75,17 @@ def check_runnable(settings: Settings) -> None:
 class Run:
     """One run folder and the parts that fill it."""
 
-    def __init__(self, settings: Settings, *, resume: bool) -> None:
+    def __init__(self, settings: Settings, *, resume: bool, accept_changes: bool) -> None:
         self.settings, self.folder, self.resume = settings, settings.output, resume
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self.prepared: dict[str, Prepared] = {}
-        check_runnable(settings)
-        open_folder(settings, resume=resume)
+        self.inputs, self.accept_changes = RunInputs(self.folder), accept_changes
+        self.accepted = open_folder(settings, self.inputs, resume=resume, accept_changes=accept_changes)
         self.base = self._base_model()
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
-        config = load_config(self.base, settings.model)
-        fit_tokenizer(self.tokenizer, config, self.base)
-        self.align_layer = align_layer(settings.model, config)
+        self.config = load_config(self.base, settings.model)
+        fit_tokenizer(self.tokenizer, self.config, self.base)
+        self.align_layer = align_layer(settings.model, self.config)
 
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""
@@ -83,6 +93,7 @@ class Run:
         last = StageName(stages[-1])
         for stage in stages:
             self._prepare(stage)
+        self._compare_inputs()
         if evaluates:
             self._evaluate(EvaluatedAt.BEFORE, lambda: self._load(None))
         model: Model | None = None
@@ -108,25 +119,58 @@ class Run:
         if self.settings.model.path != BUILTIN_TINY:
             return self.settings.model.path
         folder = self.folder / "base"
+        if folder.exists() and self.inputs.changed({BASE: model_fingerprint(folder)}):
+            log.warning("%s is not what this run left there: it is built again.", folder)
+            shutil.rmtree(folder)
         if not folder.exists():
             partial = self.folder / "base.partial"
             shutil.rmtree(partial, ignore_errors=True)
             save_tiny_model(training_texts(self.settings), self.settings.model, self.settings.seed, partial)
-            partial.rename(folder)
+            publish(partial, folder)
         return str(folder)
 
     def _prepare(self, stage: Stage) -> None:
         log.info("Preparing the data of stage %s ...", stage)
         prepared = prepare(self.settings, self.tokenizer, stage)
-        write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
-        if prepared.dropped_file is not None:
-            shutil.copyfile(prepared.dropped_file, self.folder / "data" / f"dropped_{stage}.jsonl")
         summary = prepared.summary
         log.info(
             f"  {len(prepared.train):,} training rows, {len(prepared.dev):,} dev rows, {len(prepared.languages)} languages; "
             f"{sum(summary['dropped'].values()):,} of {summary['rows_read']:,} rows dropped (data/dropped_{stage}.jsonl)"
         )
         self.prepared[stage] = prepared
+
+    def _compare_inputs(self) -> None:
+        """Compare data, weights and finished stages with what the run was started with, then write down what it goes on with."""
+        now = data_fingerprints(self.prepared) | {BASE: self._base_fingerprint()}
+        finished = [stage for stage in StageName if (self.folder / stage / "model").exists()]
+        now |= {model_of(stage): model_fingerprint(self.folder / stage / "model") for stage in finished}
+        changed = self.inputs.changed(now)
+        if changed and not self.accept_changes:
+            refuse(self.folder, changed)
+        if self.resume and not self.inputs.fingerprints and holds_results(self.folder):
+            log.warning("%s holds no fingerprints: data and weights are taken for those that it was started with.", self.folder)
+        accepted = self.accepted + changed
+        if accepted:
+            log.warning("Accepted, and written down in %s: %s.", self.inputs.file, "; ".join(accepted))
+            self._set_evaluations_aside()
+        write_settings(self.settings)
+        self.inputs.record(self.settings.model_dump(mode="json"), now, accepted)
+        for stage, prepared in self.prepared.items():
+            write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
+            if prepared.dropped_file is not None:
+                shutil.copyfile(prepared.dropped_file, self.folder / "data" / f"dropped_{stage}.jsonl")
+
+    def _base_fingerprint(self) -> str:
+        """Of the files of a folder; a model of the hub stands under the commit that was fetched."""
+        folder = Path(self.base)
+        return model_fingerprint(folder) if folder.is_dir() else str(getattr(self.config, "_commit_hash", None))
+
+    def _set_evaluations_aside(self) -> None:
+        """Scores from before a change stand beside no others: they are taken anew."""
+        folder = self.folder / "evaluation"
+        if folder.exists():
+            name = next(name for n in range(1, 1000) if not (self.folder / (name := f"evaluation-before-change-{n}")).exists())
+            folder.rename(self.folder / name)
 
     def _stage(self, name: StageName, *, after: StageName | None, model: Model | None = None) -> Model | None:
         """Train a stage unless it is done; returns the model if one is in memory."""
@@ -147,6 +191,7 @@ class Run:
             tokens_per_micro_batch=tokens_per_micro_batch(self.settings, model, stage),
             resume=self.resume,
         )
+        self.inputs.add(model_of(name), model_fingerprint(self.folder / name / "model"))
         return model
 
     def _load(self, stage: StageName | None) -> Model:
@@ -165,7 +210,8 @@ class Run:
 
     def _evaluate(self, at: EvaluatedAt, model: Callable[[], Model]) -> None:
         file = self.folder / "evaluation" / f"{at}.json"
-        if not file.exists():
+        scores = self._scores(file)
+        if scores is None:
             prepared = self.prepared[self.settings.stages[0]]
             with self.console.status(f"Evaluating ({at}) ..."):
                 scores = evaluate(
@@ -180,7 +226,20 @@ class Run:
                     translate=at is not EvaluatedAt.NTP_ONLY,
                 )
             write_json(file, scores.to_json())
-        self._print_scores(at, Evaluation.from_json(read_json(file)))
+        self._print_scores(at, scores)
+
+    def _scores(self, file: Path) -> Evaluation | None:
+        """The scores of an evaluation that was done; None where it is to do, also where they are damaged."""
+        if not file.exists():
+            return None
+        tree = read_object(file)
+        try:
+            if tree:
+                return Evaluation.from_json(tree)
+        except ValueError:
+            pass  # a value of another type than it was written with
+        log.warning("%s cannot be read: its scores are taken again.", file)
+        return None
 
     def _print_scores(self, at: EvaluatedAt, scores: Evaluation) -> None:
         words = []
@@ -197,17 +256,24 @@ class Run:
             shutil.rmtree(partial, ignore_errors=True)
             # Hard links: the final model costs no second copy on disk.
             shutil.copytree(self.folder / last / "model", partial, copy_function=_link_or_copy)
-            partial.rename(folder)
+            publish(partial, folder)
 
 
-def train(settings: Settings, *, resume: bool) -> None:
-    """Run the stages and end by naming the report."""
-    run = Run(settings, resume=resume)
-    report = run.execute()
+def train(settings: Settings, *, resume: bool, accept_changes: bool = False) -> None:
+    """Run the stages and end by naming the report.
+
+    Args:
+        resume: continue the run in the output folder, where there is one.
+        accept_changes: also on other data, weights or settings than it was started with; they are written down.
+    """
+    check_runnable(settings)
+    with only_writer(settings.output):
+        run = Run(settings, resume=resume, accept_changes=accept_changes)
+        report = run.execute()
     if scores := run_evaluations(run.folder):
         run.console.print(score_table(scores))
     for line in samples(run.folder):
-        run.console.print(line, markup=False)
+        run.console.print(line)
     run.console.print(f"\nModel:  {run.folder / 'model'}\nReport: {report}")
 
 

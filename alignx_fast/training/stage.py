@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
-from alignx_fast.files import read_json, write_json
+from alignx_fast.files import publish, read_object, write_json
 from alignx_fast.hardware import compute_dtype, device, dtype_name, on_gpu, weight_dtype
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
@@ -117,7 +117,7 @@ def run_stage(
     if name is StageName.NTP_ONLY:
         stage = settings.align.without_losses()
     folder = run / name
-    checkpoint = last_checkpoint(folder) if resume else None
+    checkpoint = last_checkpoint(folder, set_aside=True) if resume else None
     resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     progress, stop = ProgressLine(name), StopAtStepEnd()
     run_log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
@@ -125,7 +125,7 @@ def run_stage(
     run_log.event(
         "start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)}
     )
-    record = read_json(run / "environment.json")
+    record = read_object(run / "environment.json") or {}
     write_json(run / "environment.json", record | {"used": record.get("used", {}) | {name: used}})
     parts = [*(f"{what} {how}" for what, how in used.items()), f"{tokens_per_micro_batch} tokens a micro-batch"]
     log.info("%s: %s", name, ", ".join(parts))
@@ -159,4 +159,4 @@ def run_stage(
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
-    partial.rename(folder / "model")
+    publish(partial, folder / "model")

@@ -10,6 +10,8 @@ Mixed precision is entered here: accelerate would do it in `model.forward`, and 
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,17 @@ from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.data.mixing import language_groups
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 from alignx_fast.hardware import peak_memory_gib
 from alignx_fast.losses.build import build_losses, model_shape
-from alignx_fast.training.checkpoints import is_complete, load_losses, save_losses
+from alignx_fast.training.checkpoints import (
+    begin_checkpoint,
+    damage,
+    finish_checkpoint,
+    load_losses,
+    remove_old_checkpoints,
+    save_losses,
+)
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 from alignx_fast.training.sampler import StepSampler, rows_in_step, steps_in_epochs
 from alignx_fast.training.step import AlignStep, Terms
@@ -256,16 +265,29 @@ class AlignXTrainer(Trainer):
 
     def save_finished_steps(self) -> Path | None:
         """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
-        assert self.args.output_dir is not None  # TrainingArguments has a default
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if not self.failed_in_step or not self.state.global_step or is_complete(folder):
+        folder = self._checkpoint_folder()
+        if not self.failed_in_step or not self.state.global_step or (folder.is_dir() and damage(folder) is None):
             return None
         self._save_checkpoint(self.model)
         return folder
 
+    def _checkpoint_folder(self) -> Path:
+        assert self.args.output_dir is not None  # TrainingArguments has a default
+        return Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         started = time.perf_counter()
-        super()._save_checkpoint(model, trial)
+        folder, keep = self._checkpoint_folder(), self.args.save_total_limit
+        begin_checkpoint(folder)
+        self.args.save_total_limit = (
+            None  # Trainer would remove the oldest by their file times, and before the new one is on the disk
+        )
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = keep
+        finish_checkpoint(folder)
+        remove_old_checkpoints(folder.parent, keep, self.state.global_step, self.state.best_model_checkpoint)
         self._paused += time.perf_counter() - started
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -275,8 +297,31 @@ class AlignXTrainer(Trainer):
         save_losses(self.align_step.losses, Path(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_losses(self.align_step.losses, Path(resume_from_checkpoint))
+        with readable(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            load_losses(self.align_step.losses, Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+
+@contextmanager
+def readable(checkpoint: str | None) -> Iterator[None]:
+    """What cannot be loaded of a checkpoint becomes one sentence: it was damaged, or made with other settings."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch, safetensors and PEFT each have their own
+        raise UserError(
+            f"{checkpoint} cannot be loaded ({first_line(error)[:300].rstrip('.')}): it is damaged, or made with other settings. "
+            "Remove it to continue from the one before."
+        ) from error
 
 
 def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -19,7 +19,7 @@ MISSING = {
 
 def examine() -> None:
     """Print three tables: machine, packages, and what training would use here."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(_table("Machine", [(key.replace("_", " "), str(value)) for key, value in machine().items()]))
     console.print(_table("Packages", [(name, _package(name, version)) for name, version in versions().items()]))
     try:

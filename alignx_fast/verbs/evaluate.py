@@ -25,7 +25,7 @@ def score(path: str, overrides: dict[str, object], output: Path | None) -> None:
     else:
         prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
         languages, meanings = languages or prepared.languages, prepared.eval_meanings
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     scores = evaluate(
         trained.model,
         trained.tokenizer,

@@ -52,7 +52,7 @@ def export_model(path: str, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
         raise
     partial.rename(folder)
-    Console(highlight=False, soft_wrap=True).print(
+    Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(
         f"{folder}: a plain Hugging Face model; its logits differ from the trained model's by {error:.2%}."
     )
 

@@ -17,7 +17,7 @@ DEFAULT_GPU = "24GiB"
 
 def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
     """Print the plan of every stage; with `measured`, also run one step of each on the GPU and set it beside the plan."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     name = ""
     if gpu is None and on_gpu():
         card = torch.cuda.get_device_properties(0)

@@ -15,4 +15,4 @@ def show(settings: Settings, rows: int) -> None:
         tokenizer = build_tokenizer(training_texts(settings), settings.model.tiny_vocabulary)
     else:
         tokenizer = load_tokenizer(settings.model.path, settings.model)
-    Console().print(preview(settings, tokenizer, rows))
+    Console(markup=False, emoji=False).print(preview(settings, tokenizer, rows))

@@ -20,6 +20,7 @@ from alignx_fast.losses.matching import MatchingSettings
 from alignx_fast.reading import read_tree
 from alignx_fast.stages import Stage
 
+BUILTIN_TINY = "builtin:tiny"
 Backend = Literal["tensorboard", "wandb", "trackio"]
 SHORT = reprlib.Repr()
 """Quotes a wrong value without filling the screen."""
@@ -47,7 +48,7 @@ class LoraSettings(Group):
 class ModelSettings(Group):
     """The base model, and what of it is trained."""
 
-    path: AnyPath = "builtin:tiny"
+    path: AnyPath = BUILTIN_TINY
     """A Hugging Face model name or folder, or `builtin:tiny`: a small Llama with its own tokenizer, built from the training text."""
     tuning: Literal["full", "lora", "qlora"] = "full"
     """What is trained: all weights, adapters, or adapters on 4-bit (NF4) weights."""

@@ -4,7 +4,7 @@ import resource
 
 import torch
 
-from alignx_fast.config import ModelSettings
+from alignx_fast.config import BUILTIN_TINY, ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -24,23 +24,33 @@ def bf16_works() -> bool:
     return on_gpu() and torch.cuda.get_device_capability() >= (8, 0)
 
 
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 by itself (AVX512-BF16 or AMX); elsewhere bfloat16 is slower than float32 on a CPU."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def compute_dtype() -> torch.dtype:
-    """Number format of matrix products: bf16 on GPUs that have it, fp16 on older ones, fp32 on the CPU."""
-    if not on_gpu():
-        return torch.float32
-    return torch.bfloat16 if bf16_works() else torch.float16
+    """Fastest number format of matrix products: bf16 on GPUs and CPUs that have it, else fp16 on a GPU and fp32 on a CPU."""
+    if on_gpu():
+        return torch.bfloat16 if bf16_works() else torch.float16
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def product_dtype(settings: ModelSettings) -> torch.dtype:
+    """Number format of a run's matrix products: the fastest, but on a CPU that of weights whose format is asked for by name."""
+    if on_gpu():
+        return compute_dtype()
+    if settings.dtype != "auto":
+        return DTYPES[settings.dtype]
+    return torch.float32 if settings.path == BUILTIN_TINY else compute_dtype()  # matrices so small are faster in fp32
 
 
 def weight_dtype(settings: ModelSettings) -> torch.dtype:
     """Number format of the weights: as asked, else fp32 for full fine-tuning, whose updates would vanish in bf16."""
     if settings.dtype != "auto":
         return DTYPES[settings.dtype]
-    return torch.float32 if settings.tuning == "full" else compute_dtype()
-
-
-def attention_dtype(settings: ModelSettings) -> torch.dtype:
-    """Number format of queries, keys and values: that of matrix products on a GPU, where autocast is on, else that of the weights."""
-    return compute_dtype() if on_gpu() else weight_dtype(settings)
+    return torch.float32 if settings.tuning == "full" else product_dtype(settings)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

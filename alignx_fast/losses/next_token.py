@@ -11,8 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from alignx_fast.losses.base import Forward, Loss, LossSettings, ModelShape, Totals, Vectors
 from alignx_fast.losses.cost import COMPUTE, GRAPH, Part, PlanInput
 from alignx_fast.models.capture import causal_model
+from alignx_fast.models.chunked_head import chunked_cross_entropy
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, head_module
-from alignx_fast.models.fused import fused_cross_entropy, fuses_head, rows_per_chunk
+from alignx_fast.models.fused import fused_cross_entropy, fuses_head, is_plain_head, rows_per_chunk
 
 if TYPE_CHECKING:
     from alignx_fast.data.packing import PackedBatch
@@ -73,9 +74,13 @@ def next_token_loss(model: nn.Module, hidden_TD: torch.Tensor, batch: "PackedBat
     hidden_KD, labels_K = hidden_TD[batch.label_positions - 1], batch.input_ids[0, batch.label_positions]
     wide = torch.promote_types(hidden_TD.dtype, torch.float32)
     head, config = head_module(model), causal_model(model).config.get_text_config()
+    softcap = getattr(config, "final_logit_softcapping", None)
     if hidden_TD.is_cuda and wide == torch.float32 and len(labels_K) and fuses_head(head, config):
         assert isinstance(head, nn.Linear)
-        return fused_cross_entropy(head, hidden_KD, labels_K, getattr(config, "final_logit_softcapping", None))
+        return fused_cross_entropy(head, hidden_KD, labels_K, softcap)
+    if is_plain_head(head, config):
+        assert isinstance(head, nn.Linear)
+        return chunked_cross_entropy(head, hidden_KD, labels_K, softcap)
     chunk = max(1, LOGITS_PER_CHUNK // config.vocab_size)
 
     def chunk_loss(hidden_CD: torch.Tensor, labels_C: torch.Tensor) -> torch.Tensor:

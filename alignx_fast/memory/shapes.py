@@ -4,9 +4,9 @@ from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from alignx_fast.config import ModelSettings
+from alignx_fast.config import BUILTIN_TINY, ModelSettings
 from alignx_fast.errors import UserError
-from alignx_fast.models.tiny import BUILTIN_TINY, tiny_config
+from alignx_fast.models.tiny import tiny_config
 
 _LLAMA_3_8B = {
     "model_type": "llama",

@@ -72,11 +72,16 @@ def _by_device(on_gpu: _Rotary, without_gpu: _Rotary) -> _Rotary:
     return apply_rotary_pos_emb
 
 
-def fuses_head(head: nn.Module, config: PreTrainedConfig) -> bool:
-    """Whether the head is a plain linear layer whose logits are not scaled, so that its cross entropy can be fused."""
+def is_plain_head(head: nn.Module, config: PreTrainedConfig) -> bool:
+    """Whether the head is a plain linear layer whose logits are not scaled."""
     text = config.get_text_config()
     scale = (getattr(text, "logit_scale", None) or 1.0) / (getattr(text, "logits_scaling", None) or 1.0)
-    return installed() and type(head) is nn.Linear and scale == 1.0
+    return type(head) is nn.Linear and scale == 1.0
+
+
+def fuses_head(head: nn.Module, config: PreTrainedConfig) -> bool:
+    """Whether the head is a plain linear layer whose logits are not scaled, and liger-kernel can fuse its cross entropy."""
+    return installed() and is_plain_head(head, config)
 
 
 def fused_cross_entropy(head: nn.Linear, hidden_KD: torch.Tensor, labels_K: torch.Tensor, softcap: float | None) -> torch.Tensor:

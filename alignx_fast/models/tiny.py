@@ -9,7 +9,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from alignx_fast.config import ModelSettings
 
-BUILTIN_TINY = "builtin:tiny"
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError, first_line
-from alignx_fast.hardware import compute_dtype, device, dtype_name, weight_dtype
+from alignx_fast.hardware import device, dtype_name, product_dtype, weight_dtype
 from alignx_fast.models.adapters import Model, add_adapters, open_adapters
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.check import check_packed_forward
@@ -43,7 +43,7 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
         tuning = settings.tuning if settings.tuning != "full" else "lora"
         model = load_model(base, settings.model_copy(update={"tuning": tuning}), adapter=Path(folder))
     else:
-        dtype = dtype_name(compute_dtype()) if settings.dtype == "auto" else settings.dtype
+        dtype = dtype_name(product_dtype(settings)) if settings.dtype == "auto" else settings.dtype
         model = load_model(folder, settings.model_copy(update={"tuning": "full", "dtype": dtype}))
     tokenizer = load_tokenizer(folder, settings)
     fit_tokenizer(tokenizer, causal_model(model).config, folder)
@@ -63,7 +63,10 @@ def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
     quantisation = None
     if settings.tuning == "qlora":
         quantisation = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute_dtype()
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=product_dtype(settings),
         )
     try:
         model: PreTrainedModel

@@ -7,12 +7,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from alignx_fast.config import Settings, load_settings
+from alignx_fast.config import BUILTIN_TINY, Settings, load_settings
 from alignx_fast.environment import record
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.results import RUN_POINTS
 from alignx_fast.files import read_object, write_json, write_text
-from alignx_fast.models.tiny import BUILTIN_TINY
 from alignx_fast.stages import StageName
 from alignx_fast.training.callbacks import read_lines
 from alignx_fast.training.inputs import RunInputs

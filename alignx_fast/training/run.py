@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from alignx_fast.config import Settings
+from alignx_fast.config import BUILTIN_TINY, Settings
 from alignx_fast.data.gather import training_texts
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
@@ -28,7 +28,7 @@ from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.config import align_layer, load_config
-from alignx_fast.models.tiny import BUILTIN_TINY, save_tiny_model
+from alignx_fast.models.tiny import save_tiny_model
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 from alignx_fast.models.weights import load_model
 from alignx_fast.report.scores import run_evaluations, score_table

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import publish, read_object, write_json
-from alignx_fast.hardware import compute_dtype, device, dtype_name, on_gpu, weight_dtype
+from alignx_fast.hardware import device, dtype_name, on_gpu, product_dtype, weight_dtype
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
@@ -44,8 +44,8 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
         optim=OPTIMIZERS[optimizer_name(settings, stage)],
-        bf16=on_gpu() and compute_dtype() == torch.bfloat16,
-        fp16=on_gpu() and compute_dtype() == torch.float16,
+        bf16=product_dtype(settings.model) == torch.bfloat16,
+        fp16=on_gpu() and product_dtype(settings.model) == torch.float16,
         use_cpu=not on_gpu(),
         logging_steps=min(stage.log_every, steps),
         logging_nan_inf_filter=False,
@@ -85,7 +85,7 @@ def in_use(settings: Settings, stage: StageSettings, model: Model) -> dict[str, 
         "losses": choose_implementation(None, torch.empty(1, dtype=weights, device=device())),
         "optimizer": optimizer_name(settings, stage),
         "weights": "nf4" if settings.model.tuning == "qlora" else dtype_name(weights),
-        "products": dtype_name(compute_dtype()),
+        "products": dtype_name(product_dtype(settings.model)),
     }
 
 

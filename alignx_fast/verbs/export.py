@@ -11,7 +11,7 @@ from torch import nn
 
 from alignx_fast.config import load_settings
 from alignx_fast.errors import UserError
-from alignx_fast.hardware import compute_dtype
+from alignx_fast.hardware import product_dtype
 from alignx_fast.models.adapters import open_adapters
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.forward import generation_mode
@@ -39,7 +39,7 @@ def export_model(path: str, folder: Path) -> None:
         base = model.unload()
         del model
         gc.collect()
-        dense = base.dequantize(compute_dtype())
+        dense = base.dequantize(product_dtype(settings))
         model = open_adapters(dense, Path(model_path), trainable=False)
     merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
     error = (_logits(merged, ids) - trained).norm() / trained.norm()

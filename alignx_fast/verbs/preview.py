@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-from alignx_fast.config import Settings
+from alignx_fast.config import BUILTIN_TINY, Settings
 from alignx_fast.data.gather import training_texts
 from alignx_fast.data.preview import preview
-from alignx_fast.models.tiny import BUILTIN_TINY, build_tokenizer
+from alignx_fast.models.tiny import build_tokenizer
 from alignx_fast.models.tokenizer import load_tokenizer
 
 

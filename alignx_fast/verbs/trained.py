@@ -47,6 +47,8 @@ def open_trained(path: str, overrides: dict[str, object] | None = None) -> Train
     """Load the model that `path` names."""
     model_path, file = find_model(path)
     settings = load_settings(file, overrides)
+    if file is None:
+        settings.model.path = model_path
     model, tokenizer = open_model(model_path, settings.model)
     layer = align_layer(settings.model, causal_model(model).config)
     return Trained(model, tokenizer, settings, choose(settings.data.template, tokenizer), layer)

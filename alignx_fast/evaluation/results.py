@@ -40,6 +40,13 @@ class Scores(BaseModel):
         return {name: value for name, value in fields.items() if value is not None}
 
 
+class Interval(Scores):
+    """95 % interval around a score, in the score's own unit."""
+
+    low: float
+    high: float
+
+
 class PairRetrieval(Scores):
     """Retrieval from one language to another."""
 

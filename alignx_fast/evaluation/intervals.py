@@ -1,0 +1,38 @@
+"""Intervals around means: over held-out sentences by bootstrap, over seeds by Student's t."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignx_fast.evaluation.results import Interval
+
+RESAMPLES = 1000
+SEED = 12345
+"""The same resamples for every model, so that two evaluations of one model agree to the digit."""
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantile of Student's t for 1, 2, ... 10 degrees of freedom."""
+
+
+def bootstrap_mean(values_by_group: Sequence[Sequence[float]]) -> Interval | None:
+    """95 % percentile interval of the mean of group means, each group's values (one a sentence) drawn again with replacement.
+
+    Groups of equal length are taken to hold the same sentences in the same order, as languages do, and are drawn together. None without values.
+    """
+    groups = [np.asarray(values, dtype=np.float64) for values in values_by_group if len(values)]
+    if not groups:
+        return None
+    random = np.random.default_rng(SEED)
+    draws = {n: random.integers(0, n, size=(RESAMPLES, n)) for n in sorted({len(values) for values in groups})}
+    means_R = np.mean([values[draws[len(values)]].mean(axis=1) for values in groups], axis=0)
+    low, high = np.quantile(means_R, [0.025, 0.975])
+    return Interval(low=float(low), high=float(high))
+
+
+def seeds_interval(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean over seeds, by Student's t; None of fewer than two values or more than eleven."""
+    if not 2 <= len(values) <= len(T_975) + 1:
+        return None
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = T_975[len(values) - 2] * deviation / math.sqrt(len(values))
+    return Interval(low=mean - half, high=mean + half)

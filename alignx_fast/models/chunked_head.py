@@ -29,14 +29,21 @@ def chunked_cross_entropy(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     # Cast once here, so that autocast does not cast the whole weight anew for every chunk.
     bias_V = None if head.bias is None else head.bias.to(dtype)
-    total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden_KD.to(dtype), head.weight.to(dtype), bias_V, labels_K, softcap)
+    inputs = (hidden_KD.to(dtype), head.weight.to(dtype), bias_V, labels_K, softcap)
+    total: torch.Tensor = _ChunkedCrossEntropy.apply(*inputs)  # type: ignore[no-untyped-call]
     return total
+
+
+class _Context(torch.autograd.function.FunctionCtx):
+    needs_input_grad: tuple[bool, ...]
+    gradients: tuple[torch.Tensor | None, ...]
+    """At hidden states, weight and bias, for a gradient of one at the loss."""
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: _Context,
         hidden_KD: torch.Tensor,
         weight_VD: torch.Tensor,
         bias_V: torch.Tensor | None,
@@ -44,12 +51,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         softcap: float | None,
     ) -> torch.Tensor:
         wide = torch.promote_types(hidden_KD.dtype, torch.float32)
-        wanted = ctx.needs_input_grad  # type: ignore[attr-defined]
+        wanted = ctx.needs_input_grad
         total = hidden_KD.new_zeros((), dtype=wide)
         grad_hidden_KD = torch.empty_like(hidden_KD) if wanted[0] else None
         grad_weight_VD = torch.zeros_like(weight_VD, dtype=wide) if wanted[1] else None
         grad_bias_V = torch.zeros_like(bias_V, dtype=wide) if wanted[2] and bias_V is not None else None
-        rows = min(max(1, LOGITS_PER_CHUNK // len(weight_VD)), len(labels_K))
+        rows = max(1, min(LOGITS_PER_CHUNK // len(weight_VD), len(labels_K)))
         buffer_CV = hidden_KD.new_empty(
             rows, len(weight_VD), dtype=wide
         )  # fresh memory for every chunk would cost more than the arithmetic
@@ -74,10 +81,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_hidden_KD[start : start + rows] = narrow_CV @ weight_VD
             if grad_weight_VD is not None:
                 grad_weight_VD += narrow_CV.T @ hidden_CD
-        ctx.save_for_backward(grad_hidden_KD, grad_weight_VD, grad_bias_V)
+        ctx.gradients = (grad_hidden_KD, grad_weight_VD, grad_bias_V)
         return total
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        gradients = ctx.saved_tensors  # type: ignore[attr-defined]
-        return *(None if x is None else x * grad for x in gradients), None, None
+    def backward(ctx: _Context, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return *(None if x is None else x * grad for x in ctx.gradients), None, None

@@ -69,13 +69,18 @@ def test_stop_ends_the_pass_at_the_layer() -> None:
     assert not ran
 
 
-def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain head", "scaled head"])
+def test_chunked_loss_equals_whole(scaled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain head takes its gradients in the forward pass; one with scaled logits computes them again in the backward pass."""
     model, rows = tiny_model(dtype=torch.float64), random_rows(6)
+    if scaled:
+        model.config.logit_scale = 0.5
     (batch,) = pack(rows, 10_000, train_on_prompt=False)
     hidden = packed_forward(model, batch).detach().requires_grad_()
     whole = next_token_loss(model, hidden, batch)
     (whole_gradient,) = torch.autograd.grad(whole, hidden)
-    monkeypatch.setattr("alignx_fast.losses.next_token.LOGITS_PER_CHUNK", 97 * 7)
+    for module in ("losses.next_token", "models.chunked_head"):
+        monkeypatch.setattr(f"alignx_fast.{module}.LOGITS_PER_CHUNK", 97 * 7)
     pieces = next_token_loss(model, hidden, batch)
     (gradient,) = torch.autograd.grad(pieces, hidden)
     assert gradient.abs().max() > 0
@@ -89,6 +94,23 @@ def test_a_model_that_mixes_packed_rows_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("alignx_fast.models.forward.block_mask", lambda *_: torch.zeros(1, 1, 12, 12))
     with pytest.raises(UserError, match="not supported"):
         check_packed_forward(model)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_padded_attention_in_bf16(kv_heads: int, window: int | None, softcap: float | None) -> None:
+    """Short bf16 rows on a CPU go through plain products: output and gradients are those of fp64 on the same values, up to bf16."""
+    torch.manual_seed(0)
+    q, k, v, cotangent = (torch.randn(20, heads, 16, dtype=torch.bfloat16) for heads in (4, kv_heads, kv_heads, 4))
+    results = []
+    for dtype in (torch.float64, torch.bfloat16):
+        leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        cu_seqlens = torch.tensor([0, 3, 4, 11, 20], dtype=torch.int32)
+        output = packed.padded_attention(packed.Problem(*leaves, cu_seqlens, 9, 0.25, 0.0, window, softcap))
+        results.append([output, *torch.autograd.grad(output, leaves, cotangent.to(dtype))])
+    for expected, got in zip(*results, strict=True):
+        assert (got.double() - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("implementation", ["varlen", "flash_attn"])

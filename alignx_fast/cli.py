@@ -1,6 +1,7 @@
 """The command line. Verbs are imported only when they run, so that `--help` answers at once."""
 
 import errno
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -117,19 +118,33 @@ def preview(recipe: Recipe = "quickstart", *settings: Overrides, rows: int = 5) 
 
 
 @app.command
-def evaluate(model: Trained, *settings: Overrides, output: HomePath | None = None) -> None:
-    """Score a run, a model folder or a hub model on held-out sentences.
+def evaluate(
+    model: Trained,
+    *settings: Overrides,
+    against: Trained | None = None,
+    output: HomePath | None = None,
+    allow_overlap: bool = False,
+) -> None:
+    """Score runs, model folders or hub models on held-out sentences; several are shown side by side.
+
+    Any setting can be given as --group.setting value, for example --evaluation.sentences 200.
 
     Parameters
     ----------
     model:
-        A run folder (its own held-out sentences are used), or a model together with --data.evaluation FILE.
+        A run folder (its own held-out sentences are used), or a model together with --data.evaluation FILE; more of them may follow.
+    against:
+        The model that the others are compared with.
     output:
-        Write all scores as JSON.
+        Write all scores: as JSON for one model, into a folder with tables (JSON, CSV, Markdown, LaTeX) for several.
+    allow_overlap:
+        Score also on sentences that a run was trained on.
     """
     from alignx_fast.verbs.evaluate import score
 
-    score(model, overrides_from(settings), output)
+    more = list(itertools.takewhile(lambda token: not token.startswith("--"), settings))
+    overrides = overrides_from(settings[len(more) :])
+    score([model, *map(os.path.expanduser, more)], overrides, against=against, output=output, allow_overlap=allow_overlap)
 
 
 @app.command

@@ -111,6 +111,34 @@ def test_verbs_on_the_run(run: Path, workplace: Path, tmp_path: Path, capsys: py
     assert "packed attention" in capsys.readouterr().out
 
 
+def test_several_models_side_by_side(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Models are scored on the same sentences, each into its own file, and compared with the one that is named."""
+    options = ["--evaluation.sentences", 4, "--against", run / "base", "--output", tmp_path / "scores"]
+    command("evaluate", run, run / "align" / "model", *options)
+    files = {file.name for file in (tmp_path / "scores").iterdir()}
+    assert files == {"run.json", "model.json", "base.json", *(f"comparison.{end}" for end in ("json", "csv", "md", "tex"))}
+    table = json.loads((tmp_path / "scores" / "comparison.json").read_text())
+    assert (table["models"], table["baseline"]) == (["run", "model", "base"], "base")
+    assert {row["group"] for row in table["rows"]} == {"translation", "retrieval", "prediction"}
+    said = capsys.readouterr().out
+    assert "reading sentences" in said
+    command("evaluate", run, run / "base", "--evaluation.sentences", 4, "--output", tmp_path / "one.json", code=2)
+    assert "give a folder" in capsys.readouterr().err
+
+
+def test_sentences_that_a_run_has_seen(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Scores on sentences that were trained on are refused; another model may be scored on them."""
+    texts = [{"id": str(i), "texts": {code: sentence(code, i) for code in LANGUAGES}} for i in range(60)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+    options = ["--data.evaluation", tmp_path / "test.jsonl", "--evaluation.sentences", 3]
+    command("evaluate", run, *options, code=2)
+    assert "was trained on" in capsys.readouterr().err
+    command("evaluate", run, *options, "--allow-overlap")
+    command("evaluate", run / "base", *options)
+    command("evaluate", run / "base", *options, "--evaluation.languages", "en,deu,sv", code=2)
+    assert "evaluation.languages names sv, and no held-out sentence is in it; the nearest are sw" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tuning", ["lora", "qlora"])
 def test_adapters_train_resume_and_export(
     run: Path, workplace: Path, tmp_path: Path, tuning: str, capsys: pytest.CaptureFixture

@@ -69,6 +69,13 @@ def training_texts(settings: Settings) -> Iterator[str]:
         yield rendered.text
 
 
+def sentences_trained_on(settings: Settings) -> Iterator[str]:
+    """Every sentence, input and answer that any stage trains on."""
+    for stage in settings.stages:
+        for row in gather(settings, stage).train.rows:
+            yield from (row.src, row.tgt) if isinstance(row, Pair) else (row.input, row.output)
+
+
 class _Sources:
     """The sources of a stage; reading them counts their rows and collects those that cannot be used."""
 

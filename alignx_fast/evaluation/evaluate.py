@@ -2,6 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -9,15 +13,10 @@ from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.encode import tokenise
+from alignx_fast.evaluation.parts import Parts, joined
 from alignx_fast.evaluation.perplexity import perplexity
-from alignx_fast.evaluation.results import (
-    DirectionTranslation,
-    EvaluatedAt,
-    Evaluation,
-    LanguagePerplexity,
-    Retrieval,
-    TaskScore,
-)
+from alignx_fast.evaluation.progress import Advance, silent
+from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, LanguagePerplexity, Retrieval, TaskScore
 from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
 from alignx_fast.evaluation.translation import translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
@@ -25,6 +24,14 @@ from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
+
+Show = Callable[[str, int], AbstractContextManager[Advance]]
+"""Shows the progress of one part, from its title and its number of items."""
+
+
+def not_shown(title: str, total: int) -> AbstractContextManager[Advance]:
+    """No progress."""
+    return nullcontext(silent)
 
 
 def evaluate(
@@ -38,7 +45,9 @@ def evaluate(
     align_layer: int,
     template: Template,
     translate: bool = True,
-    progress: Callable[[str], None] | None = None,
+    show: Show = not_shown,
+    parts_file: Path | None = None,
+    model_fingerprint: str = "",
 ) -> Evaluation:
     """Retrieval, layer similarity, perplexity, translation, understanding tasks and a map of the sentence vectors.
 
@@ -48,53 +57,65 @@ def evaluate(
         meanings: held-out sentences; at most `settings.sentences` are used, those in all languages if there are enough.
         languages: languages to score; None for all that the meanings have.
         align_layer: layer of the headline retrieval score and of the map.
-        progress: called with a few words before each part.
+        show: shows the progress of each part.
+        parts_file: keeps the parts that are done, so that an evaluation that was cut off goes on; the caller deletes it once the scores are safe.
+        model_fingerprint: tells the parts of one model from those of another.
 
     Raises:
         UserError: no held-out sentence has text in any of the languages, or a task cannot run.
     """
-    started, announce = time.monotonic(), progress or (lambda words: None)
     if settings.tasks:
         check_tasks(settings.tasks, settings.task_folder)
     wanted = wanted_languages(meanings, languages)
     meanings = choose_meanings(meanings, wanted, settings.sentences)
     codes = languages_with_text(meanings, wanted)
+    inputs = [model_fingerprint, settings.model_dump(mode="json"), [asdict(meaning) for meaning in meanings], codes, align_layer]
+    parts = Parts(parts_file, [*inputs, template.before_instruction, template.before_response, translate])
+
+    def sentences() -> Evaluation:
+        rows = tokenise(tokenizer, meanings, codes)
+        with show("reading sentences", len(rows)):
+            vectors = vector_scores(model, rows, codes, meanings, align_layer, settings.tokens_per_batch)
+            predicted = perplexity(model, rows, codes, settings.tokens_per_batch)
+        return Evaluation(
+            retrieval=vectors.retrieval,
+            map=vectors.map,
+            layers=vectors.layers,
+            perplexity=predicted,
+            notes=(*vector_notes(vectors.retrieval), *perplexity_notes(predicted)),
+        )
+
+    def translations() -> Evaluation:
+        scores, notes = translation(model, tokenizer, meanings, settings, codes, template, lambda words: None)
+        return Evaluation(translation=scores, notes=tuple(notes))
+
+    def tasks() -> Evaluation:
+        with show("answering understanding tasks", len(settings.tasks)):
+            scores = understanding(model, tokenizer, settings.tasks, settings.task_folder, settings.task_examples)
+        return Evaluation(understanding=scores, notes=tuple(understanding_notes(settings.tasks, scores)))
+
+    todo: list[tuple[str, Callable[[], Evaluation]]] = [("sentences", sentences)]
+    if translate and settings.translation_sentences:
+        todo.append(("translations", translations))
+    if settings.tasks:
+        todo.append(("tasks", tasks))
     with undisturbed(model):
-        announce("encoding sentences")
-        sentences = tokenise(tokenizer, meanings, codes)
-        vectors = vector_scores(model, sentences, codes, meanings, align_layer, settings.tokens_per_batch)
-        announce("measuring perplexity")
-        predicted = perplexity(model, sentences, codes, settings.tokens_per_batch)
-        translated: dict[str, DirectionTranslation] = {}
-        translation_notes: list[str] = []
-        if translate and settings.translation_sentences:
-            translated, translation_notes = translation(model, tokenizer, meanings, settings, codes, template, announce)
-        answered: dict[str, TaskScore] = {}
-        if settings.tasks:
-            announce("answering understanding tasks")
-            answered = understanding(model, tokenizer, settings.tasks, settings.task_folder, settings.task_examples)
-    return Evaluation(
+        done = [parts.take(name, partial(_timed, score)) for name, score in todo]
+    whole = Evaluation(
         evaluated_at=evaluated_at,
         model=model.config.name_or_path,
         align_layer=align_layer,
         num_layers=num_layers(model),
         languages=tuple(codes),
         sentences=len(meanings),
-        retrieval=vectors.retrieval,
-        map=vectors.map,
-        layers=vectors.layers,
-        perplexity=predicted,
-        translation=translated,
-        understanding=answered,
-        notes=(
-            *(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
-            *vector_notes(vectors.retrieval),
-            *perplexity_notes(predicted),
-            *translation_notes,
-            *understanding_notes(settings.tasks, answered),
-        ),
-        seconds=time.monotonic() - started,
+        notes=tuple(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
     )
+    return joined(whole, done)
+
+
+def _timed(score: Callable[[], Evaluation]) -> Evaluation:
+    started = time.monotonic()
+    return score().model_copy(update={"seconds": time.monotonic() - started})
 
 
 def vector_notes(scores: Retrieval) -> list[str]:

@@ -3,6 +3,7 @@
 Neighbours in a corpus are often variants of each other, so sentences are taken from all over.
 """
 
+import difflib
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -32,6 +33,20 @@ def wanted_languages(meanings: Sequence[Meaning], languages: Sequence[str] | Non
     if languages is not None:
         return list(dict.fromkeys(map(check_language, languages)))
     return sorted({code for meaning in meanings for code in meaning.texts})
+
+
+def require_languages(meanings: Sequence[Meaning], asked: Sequence[str]) -> None:
+    """Refuse languages that were asked for by name and that no held-out sentence is in.
+
+    Raises:
+        UserError: there is one; the nearest that exist are offered.
+    """
+    known = sorted({code for meaning in meanings for code, text in meaning.texts.items() if text.strip()})
+    for code in map(check_language, asked):
+        if code not in known:
+            near = difflib.get_close_matches(code, known, n=3, cutoff=0.4)
+            offer = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(known)}"
+            raise UserError(f"evaluation.languages names {code}, and no held-out sentence is in it; {offer}.")
 
 
 def languages_with_text(meanings: Sequence[Meaning], wanted: Sequence[str]) -> list[str]:

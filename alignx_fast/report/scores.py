@@ -1,14 +1,12 @@
 """Headline scores of evaluations, side by side, as a table for the terminal."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from rich.table import Table
 
 from alignx_fast.evaluation.results import RUN_POINTS, EvaluatedAt, Evaluation
 from alignx_fast.files import read_json
-from alignx_fast.report.labels import POINT_TITLES
-from alignx_fast.report.read import Evaluations
 
 
 def run_evaluations(run: Path) -> dict[EvaluatedAt, Evaluation]:
@@ -17,9 +15,9 @@ def run_evaluations(run: Path) -> dict[EvaluatedAt, Evaluation]:
     return {at: Evaluation.from_json(read_json(file)) for at, file in files.items() if file.exists()}
 
 
-def score_table(evaluations: Evaluations) -> Table:
-    """One column per evaluation: averages over languages and directions."""
-    table = Table("", *(POINT_TITLES[at] for at in evaluations))
+def score_table(evaluations: Mapping[str, Evaluation]) -> Table:
+    """One column per evaluation, by its title: averages over languages and directions."""
+    table = Table("", *evaluations)
 
     def row(name: str, score: Callable[[Evaluation], float | None], form: str) -> None:
         values = [score(evaluation) for evaluation in evaluations.values()]

@@ -20,6 +20,7 @@ from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.templates import choose
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
+from alignx_fast.evaluation.progress import shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import publish, read_json, read_object, write_json
@@ -31,6 +32,7 @@ from alignx_fast.models.config import align_layer, load_config
 from alignx_fast.models.tiny import save_tiny_model
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 from alignx_fast.models.weights import load_model
+from alignx_fast.report.labels import POINT_TITLES
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
@@ -213,19 +215,23 @@ class Run:
         scores = self._scores(file)
         if scores is None:
             prepared = self.prepared[self.settings.stages[0]]
-            with self.console.status(f"Evaluating ({at}) ..."):
-                scores = evaluate(
-                    model(),
-                    self.tokenizer,
-                    prepared.eval_meanings,
-                    self.settings.evaluation,
-                    evaluated_at=at,
-                    languages=self.settings.evaluation.languages or prepared.languages,
-                    align_layer=self.align_layer,
-                    template=choose(self.settings.data.template, self.tokenizer),
-                    translate=at is not EvaluatedAt.NTP_ONLY,
-                )
+            log.info("Evaluating: %s ...", POINT_TITLES[at])
+            parts_file = file.with_suffix(".parts.json")
+            scores = evaluate(
+                model(),
+                self.tokenizer,
+                prepared.eval_meanings,
+                self.settings.evaluation,
+                evaluated_at=at,
+                languages=self.settings.evaluation.languages or prepared.languages,
+                align_layer=self.align_layer,
+                template=choose(self.settings.data.template, self.tokenizer),
+                translate=at is not EvaluatedAt.NTP_ONLY,
+                show=shown,
+                parts_file=parts_file,
+            )
             write_json(file, scores.to_json())
+            parts_file.unlink(missing_ok=True)
         self._print_scores(at, scores)
 
     def _scores(self, file: Path) -> Evaluation | None:
@@ -271,7 +277,7 @@ def train(settings: Settings, *, resume: bool, accept_changes: bool = False) -> 
         run = Run(settings, resume=resume, accept_changes=accept_changes)
         report = run.execute()
     if scores := run_evaluations(run.folder):
-        run.console.print(score_table(scores))
+        run.console.print(score_table({POINT_TITLES[at]: evaluation for at, evaluation in scores.items()}))
     for line in samples(run.folder):
         run.console.print(line)
     run.console.print(f"\nModel:  {run.folder / 'model'}\nReport: {report}")

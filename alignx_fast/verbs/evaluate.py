@@ -1,45 +1,160 @@
-"""`alignx-fast evaluate`: all scores of a trained or untrained model."""
+"""`alignx-fast evaluate`: all scores of trained or untrained models, side by side where there are several."""
 
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from alignx_fast.comparison.compare import Contestant, compare
+from alignx_fast.comparison.write import as_markdown, write_tables
+from alignx_fast.config import SHORT, load_settings
 from alignx_fast.data.corpora import read_meanings
+from alignx_fast.data.dedupe import normalise
+from alignx_fast.data.gather import sentences_trained_on
 from alignx_fast.data.prepare import prepare
+from alignx_fast.data.rows import Meaning
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
-from alignx_fast.evaluation.results import EvaluatedAt
-from alignx_fast.files import write_json
+from alignx_fast.evaluation.progress import shown
+from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
+from alignx_fast.evaluation.sample import require_languages
+from alignx_fast.files import read_object, write_json
 from alignx_fast.report.scores import score_table
+from alignx_fast.training.inputs import model_fingerprint
 from alignx_fast.verbs.trained import find_model, open_trained
 
 
-def score(path: str, overrides: dict[str, object], output: Path | None) -> None:
-    """Evaluate the model that `path` names and print its headline scores."""
-    if find_model(path)[1] is None and not overrides.get("data.evaluation"):
-        raise UserError(f"{path} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE.")
-    trained = open_trained(path, overrides)
-    languages = trained.settings.evaluation.languages
-    if own_sentences := overrides.get("data.evaluation"):
-        meanings = read_meanings(str(own_sentences))
-    else:
-        prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
-        languages, meanings = languages or prepared.languages, prepared.eval_meanings
+@dataclass(frozen=True)
+class HeldOut:
+    """What all models are scored on."""
+
+    meanings: Sequence[Meaning]
+    languages: list[str] | None
+
+
+def score(
+    models: Sequence[str], overrides: dict[str, object], *, against: str | None, output: Path | None, allow_overlap: bool
+) -> None:
+    """Evaluate the models and print their headline scores; several are compared.
+
+    Args:
+        overrides: settings, such as {"evaluation.sentences": 200}.
+        against: the model that the others are compared with; it may be one of `models`.
+        output: a JSON file for one model; a folder for several, or for one that ends in no .json.
+        allow_overlap: score also on sentences that a run was trained on.
+
+    Raises:
+        UserError: a model that cannot be read, no held-out sentences, or sentences that a run was trained on.
+    """
+    paths = list(dict.fromkeys([*models, *([against] if against else [])]))
+    names = dict(zip(paths, short_names(paths), strict=True))
+    if output is not None and len(paths) > 1 and output.suffix == ".json":
+        raise UserError(f"{output} would hold one of {len(paths)} models: give a folder to --output.")
+    own_sentences = overrides.get("data.evaluation")
+    held_out = None if own_sentences is None else HeldOut(read_meanings(str(own_sentences)), None)
+    if held_out is None and find_model(paths[0])[1] is None:
+        raise UserError(
+            f"{paths[0]} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE."
+        )
     console = Console(highlight=False, markup=False, emoji=False)
+    evaluations: dict[str, Evaluation] = {}
+    for path, name in names.items():
+        console.print(f"{name}:")
+        file = _file(output, name)
+        evaluations[name], held_out = _evaluate(path, overrides, held_out, file, allow_overlap=allow_overlap)
+        if file is not None:
+            write_json(file, evaluations[name].to_json())
+            parts_file(file).unlink(missing_ok=True)
+        gc.collect()  # the next model needs the memory of this one
+    console.print(score_table(evaluations))
+    for note in dict.fromkeys(note for scores in evaluations.values() for note in scores.notes):
+        console.print(note)
+    if len(names) > 1:
+        comparison = compare(
+            [Contestant(name, (scores,)) for name, scores in evaluations.items()], None if against is None else names[against]
+        )
+        if output is not None:
+            write_tables(comparison, output)
+        elif against is not None:
+            console.print(as_markdown(comparison))
+    if output is not None:
+        console.print(f"All scores: {output}")
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last part of each path, with as many parts before it as tell all of them apart."""
+    parts = [Path(path).expanduser().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-length:]) for each in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+def parts_file(file: Path) -> Path:
+    """Where the parts of an evaluation are kept until it is done."""
+    return file.with_suffix(".parts.json")
+
+
+def _file(output: Path | None, name: str) -> Path | None:
+    if output is None or output.suffix == ".json":
+        return output
+    return output / f"{name.replace('/', '-')}.json"
+
+
+def _evaluate(
+    path: str, overrides: dict[str, object], held_out: HeldOut | None, file: Path | None, *, allow_overlap: bool
+) -> tuple[Evaluation, HeldOut]:
+    """The scores of one model, and what the next ones are scored on."""
+    trained = open_trained(path, overrides)
+    if held_out is None:
+        prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
+        held_out = HeldOut(prepared.eval_meanings, prepared.languages)
+    elif not allow_overlap:
+        refuse_overlap(path, held_out.meanings)
+    asked = trained.settings.evaluation.languages if "evaluation.languages" in overrides else None
+    if asked is not None:
+        require_languages(held_out.meanings, asked)
     scores = evaluate(
         trained.model,
         trained.tokenizer,
-        meanings,
+        held_out.meanings,
         trained.settings.evaluation,
         evaluated_at=EvaluatedAt.NOW,
-        languages=languages,
+        languages=asked or held_out.languages,
         align_layer=trained.align_layer,
         template=trained.template,
-        progress=lambda words: console.print(f"  {words} ..."),
+        show=shown,
+        parts_file=None if file is None else parts_file(file),
+        model_fingerprint=_fingerprint(path),
     )
-    console.print(score_table({scores.evaluated_at: scores}))
-    for note in scores.notes:
-        console.print(note)
-    if output is not None:
-        write_json(output, scores.to_json())
-        console.print(f"All scores: {output}")
+    return scores.model_copy(update={"model": path}), held_out
+
+
+def _fingerprint(path: str) -> str:
+    """Of a model folder and, for adapters, of what they stand on; a name on the hub stands for itself."""
+    folder = Path(find_model(path)[0]).expanduser()
+    if not folder.is_dir():
+        return path
+    base = (read_object(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
+    return f"{model_fingerprint(folder)} {base}"
+
+
+def refuse_overlap(path: str, meanings: Sequence[Meaning]) -> None:
+    """Refuse test sentences that a run was trained on. What a plain model was trained on is not known.
+
+    Raises:
+        UserError: there are such sentences.
+    """
+    file = find_model(path)[1]
+    if file is None:
+        return
+    trained_on = {normalise(text) for text in sentences_trained_on(load_settings(file))}
+    seen = [text for meaning in meanings for text in meaning.texts.values() if normalise(text) in trained_on]
+    if seen:
+        raise UserError(
+            f"{path} was trained on {len(seen)} of the held-out sentences, such as {SHORT.repr(seen[0])}: scores on them say nothing. Take "
+            "other sentences, or add --allow-overlap."
+        )

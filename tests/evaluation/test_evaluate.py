@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -111,8 +112,14 @@ def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, mean
 
 
 def test_everything_in_the_agreed_form(model, tokenizer, meanings):
-    words = []
-    scores = run(model, tokenizer, meanings, translate=True, progress=words.append)
+    titles = []
+
+    @contextmanager
+    def show(title, total):
+        titles.append(title)
+        yield lambda count: None
+
+    scores = run(model, tokenizer, meanings, translate=True, show=show)
     tree = scores.to_json()
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     assert Evaluation.from_json(tree) == scores
@@ -126,7 +133,7 @@ def test_everything_in_the_agreed_form(model, tokenizer, meanings):
     assert direction.n == len(direction.examples) == 3
     assert direction.examples[0].reference == meanings[0].texts["de"]
     assert len(scores.map.points) == 15
-    assert words
+    assert titles
 
 
 def test_two_calls_agree_and_leave_no_trace(model, tokenizer, meanings):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
-from alignx_fast.config import AlignSettings, ContrastiveSettings, InstructSettings, MatchingSettings, ModelSettings
+from alignx_fast.config import BUILTIN_TINY, AlignSettings, ContrastiveSettings, InstructSettings, MatchingSettings, ModelSettings
 from alignx_fast.memory.shapes import PUBLISHED
 from benchmarks.step.names import CACHED, EXPANDED, MICRO, NTP, PADDED, STOCK, TRL
 from benchmarks.step.rows import MAX_LENGTH
@@ -17,7 +17,7 @@ class StepCase:
 
     name: str
     shape: str
-    """A model of `alignx_fast.memory.shapes.PUBLISHED`, or "tiny"."""
+    """A model of `alignx_fast.memory.shapes.PUBLISHED`, "smollm2-135m" or "tiny"."""
     tuning: Literal["full", "lora", "qlora"]
     stage: Literal["align", "instruct"]
     rows: int
@@ -29,9 +29,12 @@ class StepCase:
     cap_gb: float | None
     """Memory the allocator may use, in 10^9 bytes."""
     contenders: tuple[str, ...]
+    dtype: Literal["auto", "float32"] = "auto"
+    """Of weights and products, as in the settings."""
 
     def model_settings(self) -> ModelSettings:
-        return ModelSettings(tuning=self.tuning, gradient_checkpointing=self.checkpointing)
+        path = BUILTIN_TINY if self.shape == "tiny" else self.shape
+        return ModelSettings(path=path, tuning=self.tuning, dtype=self.dtype, gradient_checkpointing=self.checkpointing)
 
     def stage_settings(self, contender: str) -> AlignSettings | InstructSettings:
         if self.stage == "instruct":
@@ -61,6 +64,10 @@ CPU_CASES = [
     StepCase("tiny-full-align-32", "tiny", "full", "align", 32, 1024, 8, False, None, (CACHED, MICRO, NTP, EXPANDED, STOCK)),
     StepCase("tiny-qlora-align-16", "tiny", "qlora", "align", 16, 1024, 8, True, None, (CACHED, EXPANDED, STOCK)),
     StepCase("tiny-lora-instruct-32", "tiny", "lora", "instruct", 32, 1024, 8, False, None, (CACHED, STOCK, TRL)),
+    StepCase("135m-lora-bf16-16", "smollm2-135m", "lora", "align", 16, 2048, 8, False, None, (NTP, STOCK)),
+    StepCase("135m-lora-fp32-16", "smollm2-135m", "lora", "align", 16, 2048, 8, False, None, (NTP, STOCK), "float32"),
+    StepCase("135m-full-bf16-16", "smollm2-135m", "full", "align", 16, 2048, 8, False, None, (NTP, STOCK)),
+    StepCase("135m-full-fp32-16", "smollm2-135m", "full", "align", 16, 2048, 8, False, None, (NTP, STOCK), "float32"),
 ]
 GPU_CASES = [
     StepCase("8b-qlora-align-1024", LLAMA, "qlora", "align", 1024, 4096, 16, True, CARD, (CACHED, MICRO, NTP)),
@@ -81,6 +88,16 @@ def config_of(case: StepCase) -> PreTrainedConfig:
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
+        )
+    if case.shape == "smollm2-135m":
+        return LlamaConfig(
+            vocab_size=49152,
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
         )
     values = dict(PUBLISHED[case.shape])
     return AutoConfig.for_model(values.pop("model_type"), **values)

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from alignx_fast.config import AlignSettings
 from alignx_fast.data.spans import Example
+from alignx_fast.hardware import product_dtype
 from alignx_fast.models.tiny import build_tokenizer
 from alignx_fast.training.trainer import AlignXTrainer
 from benchmarks.step.cases import StepCase, config_of
@@ -39,6 +40,7 @@ def build(case: StepCase, contender: str, rows: list[Example], folder: Path) -> 
 def _arguments(case: StepCase, folder: Path, *, micro_batches: int, rows_per_micro_batch: int) -> dict[str, Any]:
     """What all Trainers share."""
     on_gpu = torch.cuda.is_available()
+    products = product_dtype(case.model_settings())
     return {
         "output_dir": str(folder),
         "max_steps": STEPS,
@@ -46,7 +48,7 @@ def _arguments(case: StepCase, folder: Path, *, micro_batches: int, rows_per_mic
         "gradient_accumulation_steps": micro_batches,
         "learning_rate": 1e-4,
         "optim": "paged_adamw_8bit" if case.tuning == "qlora" and on_gpu else "adamw_torch_fused",
-        "bf16": on_gpu,
+        "bf16": products == torch.bfloat16,
         "use_cpu": not on_gpu,
         "save_strategy": "no",
         "logging_strategy": "no",

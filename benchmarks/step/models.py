@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from alignx_fast.config import ModelSettings
-from alignx_fast.hardware import compute_dtype, device, weight_dtype
+from alignx_fast.hardware import device, product_dtype, weight_dtype
 from alignx_fast.models.adapters import add_adapters
 from alignx_fast.models.capture import decoder_layers
 from alignx_fast.models.setup import set_up
@@ -33,23 +33,23 @@ def random_model(config: PreTrainedConfig, settings: ModelSettings, *, attention
                 layers.append(type(layers[0])(model.config, index))
             layers[index].apply(model._init_weights)
         if settings.tuning == "qlora":
-            quantise(layers[index])
+            quantise(layers[index], product_dtype(settings))
     if settings.tuning == "qlora":
         model.is_loaded_in_4bit = True  # peft chooses its kind of adapter by it
     return model
 
 
-def quantise(module: nn.Module) -> None:
+def quantise(module: nn.Module, products: torch.dtype) -> None:
     """Replace every linear layer inside by an NF4 one with double quantisation, quantising its weights."""
     for name, child in list(module.named_children()):
         if not isinstance(child, nn.Linear):
-            quantise(child)
+            quantise(child, products)
             continue
         new = bnb.nn.Linear4bit(
             child.in_features,
             child.out_features,
             bias=child.bias is not None,
-            compute_dtype=compute_dtype(),
+            compute_dtype=products,
             compress_statistics=True,
             quant_type="nf4",
             device="meta",

@@ -56,6 +56,11 @@ class RunLog(TrainerCallback):
         elif "loss" in logs:
             self._write(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """The last step is always written, so that the lines add up to what the stage cost."""
+        if state.global_step == state.max_steps:
+            control.should_log = True
+
     def event(self, name: str, step: int, values: Mapping[str, object]) -> None:
         """A line that is no training step."""
         self._write(step, {"event": name, **values})

@@ -24,6 +24,7 @@ from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.forward import packed_forward
 from alignx_fast.training.cache import CachedLoss, build_cache, cached_gradient, concatenate
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
+from alignx_fast.training.work import Work
 
 Backward = Callable[[torch.Tensor], None]
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -69,6 +70,8 @@ class AlignStep:
         self.model, self.losses, self.autocast = model, list(losses), autocast
         self.opening_token, self.on_phase = opening_token, on_phase
         self.device = next(model.parameters()).device
+        self.work = Work()
+        """What all steps so far have sent through the model, dev losses aside."""
         if opening_token is None and (apart := [loss.name for loss in self.losses if loss.sequences is Sequences.SENTENCES]):
             raise UserError(
                 f"The loss {apart[0]} encodes sentences apart, each behind one opening token, and there is none: give AlignXTrainer the "
@@ -121,7 +124,7 @@ class AlignStep:
         for batch in run.batches:
             run.random_states.append(random_state(self.device))
             with self.autocast():
-                forward = forward_pass(self.model, losses, batch)
+                forward = self._forward(losses, batch)
                 vectors.append({loss.name: loss.read(forward) for loss in losses})
         return vectors
 
@@ -143,7 +146,7 @@ class AlignStep:
         """The scalar to send back; a function of its own, so that hidden states are let go before the backward pass."""
         total = torch.zeros((), device=self.device)
         with self.autocast():
-            forward = forward_pass(self.model, run.losses, run.batches[i])
+            forward = self._forward(run.losses, run.batches[i], backward=True)
             vectors = {loss.name: loss.read(forward) for loss in run.losses}
             for loss in run.losses:
                 if loss.name not in cache:
@@ -156,6 +159,15 @@ class AlignStep:
                 if i == 0:
                     total = total + cached.surrogate
         return total, vectors
+
+    def _forward(self, losses: Sequence[Loss], batch: PackedBatch, *, backward: bool = False) -> Forward:
+        forward = forward_pass(self.model, losses, batch)
+        layer_tokens = batch.input_ids.numel() * max(forward.states)
+        self.work.forward += layer_tokens
+        if backward:
+            self.work.backward += layer_tokens
+            self.work.head += sum(len(batch.label_positions) for loss in losses if not loss.on_pairs)
+        return forward
 
     @torch.no_grad()
     def dev_terms(self, batches: Sequence[PackedBatch]) -> Terms:

@@ -40,6 +40,7 @@ from alignx_fast.training.checkpoints import (
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 from alignx_fast.training.sampler import StepSampler, rows_in_step, steps_in_epochs
 from alignx_fast.training.step import AlignStep, Terms
+from alignx_fast.training.work import Prices, Work, energy_joules
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class AlignXTrainer(Trainer):
             autocast=self.accelerator.autocast,
             opening_token=None if processing_class is None else opening_token(processing_class),
         )
+        self._prices = Prices.of(model)
         self._restart_clock()
 
     # Data: one batch is the rows of one optimizer step.
@@ -252,6 +254,9 @@ class AlignXTrainer(Trainer):
             logs |= {name: total / self._steps for name, total in self._sums.items()}
             elapsed = time.perf_counter() - self._since - self._paused
             logs["tokens_per_second"] = self._tokens / max(elapsed, 1e-9)
+            logs |= {"tokens": self._tokens, "seconds": elapsed, "flops": self._prices.flops(self.align_step.work)}
+            if self._joules is not None:
+                logs["joules"] = (energy_joules() or 0.0) - self._joules
             logs["memory_gib"] = peak_memory_gib()
             self._restart_clock()
         super().log(logs, start_time)
@@ -260,6 +265,7 @@ class AlignXTrainer(Trainer):
     def _restart_clock(self) -> None:
         self._sums: dict[str, float] = {}
         self._tokens, self._steps, self._paused, self._since = 0, 0, 0.0, time.perf_counter()
+        self.align_step.work, self._joules = Work(), energy_joules()
 
     # Checkpoints: the model as a plain Hugging Face folder, and what the losses have of their own beside it.
 

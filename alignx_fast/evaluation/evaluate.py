@@ -8,8 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
-from alignx_fast.evaluation.encode import tokenise
-from alignx_fast.evaluation.perplexity import perplexity
+from alignx_fast.evaluation.encode import sentence_opening, tokenise
 from alignx_fast.evaluation.results import (
     DirectionTranslation,
     EvaluatedAt,
@@ -60,11 +59,17 @@ def evaluate(
     meanings = choose_meanings(meanings, wanted, settings.sentences)
     codes = languages_with_text(meanings, wanted)
     with undisturbed(model):
-        announce("encoding sentences")
-        sentences = tokenise(tokenizer, meanings, codes)
-        vectors = vector_scores(model, sentences, codes, meanings, align_layer, settings.tokens_per_batch)
-        announce("measuring perplexity")
-        predicted = perplexity(model, sentences, codes, settings.tokens_per_batch)
+        announce("reading sentences: retrieval, representations, perplexity")
+        vectors = vector_scores(
+            model,
+            tokenizer,
+            tokenise(tokenizer, meanings, codes),
+            codes,
+            meanings,
+            align_layer=align_layer,
+            pivot=settings.pivot,
+            tokens_per_batch=settings.tokens_per_batch,
+        )
         translated: dict[str, DirectionTranslation] = {}
         translation_notes: list[str] = []
         if translate and settings.translation_sentences:
@@ -80,16 +85,17 @@ def evaluate(
         num_layers=num_layers(model),
         languages=tuple(codes),
         sentences=len(meanings),
+        opening_token=str(tokenizer.convert_ids_to_tokens(sentence_opening(tokenizer))),
         retrieval=vectors.retrieval,
         map=vectors.map,
         layers=vectors.layers,
-        perplexity=predicted,
+        perplexity=vectors.perplexity,
         translation=translated,
         understanding=answered,
         notes=(
             *(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
             *vector_notes(vectors.retrieval),
-            *perplexity_notes(predicted),
+            *perplexity_notes(vectors.perplexity),
             *translation_notes,
             *understanding_notes(settings.tasks, answered),
         ),

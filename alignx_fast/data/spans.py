@@ -71,12 +71,12 @@ def encode_batches(
             yield finish(*ahead)
 
 
-def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[Example]:
-    """Raw sentences, for retrieval and perplexity: BOS and tokens, no end token; the sentence is the `source` span."""
-    begin, examples = bos_ids(tokenizer), []
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], opening_token: int, max_length: int) -> list[Example]:
+    """Raw sentences, for retrieval and perplexity: the opening token and the text's, no end token; the `source` span is the text alone."""
+    examples = []
     for encoding in _encode(tokenizer, list(texts), read_special_tokens=False):
-        ids = (begin + encoding.ids)[:max_length]
-        span = [min(len(begin), len(ids)), len(ids)]
+        ids = [opening_token, *encoding.ids][:max_length]
+        span = [1, len(ids)]
         examples.append(Example(input_ids=ids, prompt_length=0, source=span, target=[0, 0], src_lang=-1, tgt_lang=-1, meaning=-1))
     return examples
 

@@ -1,22 +1,29 @@
-"""Held-out sentences -> one mean-pooled vector per sentence and layer.
+"""Held-out sentences, each read once -> a mean-pooled vector per layer, and the loss of its tokens.
 
-Shape legend: T packed tokens, S sentences of a batch, L languages, N meanings, D hidden width.
+A sentence is encoded by itself behind one opening token. The first token of a sequence is an attention sink: its state is huge in trained models, and
+would drown the mean of a short sentence. So the opening token takes that place, and is never pooled.
+
+Shape legend: T packed tokens, B sentences of a batch, S all sentences, L languages, N meanings, D hidden width, K predicted tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from alignx_kernels import span_mean
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.rows import Meaning
-from alignx_fast.data.spans import Example, encode_texts
+from alignx_fast.data.spans import Example, bos_ids, encode_texts
+from alignx_fast.errors import UserError
+from alignx_fast.evaluation.progress import Advance
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import captured
-from alignx_fast.models.forward import packed_forward
+from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
+from alignx_fast.models.tokenizer import opening_token
 
 MAX_LENGTH = 512  # tokens of a sentence; longer ones are cut
 VECTOR_BYTES = 4 * 2**30  # vectors held at once; more layers than fit are read in further passes
@@ -24,7 +31,7 @@ VECTOR_BYTES = 4 * 2**30  # vectors held at once; more layers than fit are read 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One held-out sentence: indices into the languages and the meanings, its text and its tokens (BOS + text, no EOS)."""
+    """One held-out sentence: indices into the languages and the meanings, its text and its tokens (opening token + text, no EOS)."""
 
     language: int
     meaning: int
@@ -32,15 +39,52 @@ class Sentence:
     example: Example
 
 
+class Reading(NamedTuple):
+    """What a pass over sentences gives."""
+
+    vectors: dict[int, torch.Tensor]
+    """Layer -> [S, D] fp32 in CPU memory: means over each sentence's tokens without the opening one."""
+    nats_S: torch.Tensor | None
+    """fp64: sum of each sentence's next-token losses, all its tokens given those before and the opening one; None where not asked for."""
+
+
+def sentence_opening(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that opens every sentence: the one that the tokenizer itself puts before a text, else BOS, else the end token.
+
+    Raises:
+        UserError: the tokenizer has none of them.
+    """
+    own = bos_ids(tokenizer)  # not always BOS: XGLM opens its texts with </s>, and has never seen its <s>
+    token = own[0] if len(own) == 1 else opening_token(tokenizer)
+    if token is None:
+        raise UserError(
+            "The tokenizer has neither a BOS nor an end token, so that no sentence can stand behind one: set its eos_token and save it."
+        )
+    return token
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Example]:
+    """Tokens of every text behind the opening token, cut to `MAX_LENGTH`.
+
+    Raises:
+        UserError: the tokenizer has no token to open them with.
+    """
+    return encode_texts(tokenizer, texts, sentence_opening(tokenizer), MAX_LENGTH) if texts else []
+
+
 def tokenise(tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], languages: Sequence[str]) -> list[Sentence]:
-    """Every meaning in every language it has; texts without tokens are left out."""
+    """Every meaning in every language it has; texts without tokens are left out.
+
+    Raises:
+        UserError: the tokenizer has no token to open them with.
+    """
     texts = [
         (language, m, text)
         for m, meaning in enumerate(meanings)
         for language, code in enumerate(languages)
         if (text := meaning.texts.get(code, "").strip())
     ]
-    examples = encode_texts(tokenizer, [text for *_, text in texts], MAX_LENGTH) if texts else []
+    examples = encode(tokenizer, [text for *_, text in texts])
     sentences = [Sentence(language, m, text, example) for (language, m, text), example in zip(texts, examples, strict=True)]
     return [sentence for sentence in sentences if sentence.example["source"][1] > sentence.example["source"][0]]
 
@@ -53,35 +97,54 @@ def present(sentences: Sequence[Sentence], num_languages: int, num_meanings: int
     return has_LN
 
 
-def batches(model: Model, sentences: Sequence[Sentence], tokens_per_batch: int) -> Iterator[tuple[list[Sentence], PackedBatch]]:
-    """Packed batches on the model's device, each with its sentences in the order in which they are packed."""
-    for batch in pack([sentence.example for sentence in sentences], tokens_per_batch, train_on_prompt=True):
-        yield [sentences[row] for row in batch.rows], batch.to(model.device)
+def layers_at_once(num_sentences: int, width: int) -> int:
+    """Layers whose vectors fit `VECTOR_BYTES` together; at least one."""
+    return max(1, VECTOR_BYTES // (4 * max(1, num_sentences) * width))
 
 
-def layer_vectors(
+def read(
     model: Model,
-    sentences: Sequence[Sentence],
-    has_LN: torch.Tensor,
+    examples: Sequence[Example],
     layers: Sequence[int],
     tokens_per_batch: int,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield (layer, vectors [L, N, D] fp32 on CPU): means over each sentence's tokens without BOS, zero where there is none.
+    *,
+    losses: bool = False,
+    advance: Advance = lambda count: None,
+) -> Reading:
+    """One pass over sentences of `encode`: their vectors at `layers`, and their losses if asked for.
 
-    All layers come from one pass over the sentences as long as their vectors fit `VECTOR_BYTES`, else from several.
+    The model is used as it is, under the autocast of the caller. `advance` is called with the number of sentences of every batch.
     """
-    shape = (*has_LN.shape, model.config.get_text_config().hidden_size)
-    at_once = max(1, VECTOR_BYTES // (4 * shape[0] * shape[1] * shape[2]))
-    for first in range(0, len(layers), at_once):
-        group = layers[first : first + at_once]
-        vectors = {layer: torch.zeros(shape) for layer in group}
-        for packed, batch in batches(model, sentences, tokens_per_batch):
-            starts = batch.cu_seqlens[:-1, None]
-            spans_S2 = starts + torch.tensor([s.example["source"] for s in packed], dtype=starts.dtype, device=starts.device)
-            with captured(model, group, reduce=partial(span_mean, spans_S2=spans_S2)) as states:
-                packed_forward(model, batch)
-            rows = torch.tensor([s.language for s in packed]), torch.tensor([s.meaning for s in packed])
-            for layer in group:
-                vectors[layer][rows] = states[layer].float().cpu()
-        for layer in group:
-            yield layer, vectors.pop(layer)
+    width = model.config.get_text_config().hidden_size
+    vectors = {layer: torch.zeros(len(examples), width) for layer in layers}
+    nats_S = torch.zeros(len(examples), dtype=torch.float64) if losses else None
+    for batch in pack(examples, tokens_per_batch, train_on_prompt=True):
+        rows_B = torch.tensor(batch.rows)
+        texts_B2 = torch.tensor([examples[row]["source"] for row in batch.rows])
+        spans_B2 = (batch.cu_seqlens[:-1, None] + texts_B2).to(model.device)
+
+        def mean_states(hidden_TD: torch.Tensor, spans_B2: torch.Tensor = spans_B2) -> torch.Tensor:
+            # In fp32: vectors of a trained model lie so close together that bf16 rounds their differences away.
+            return span_mean(hidden_TD.float(), spans_B2)
+
+        moved = batch.to(model.device)
+        with captured(model, layers, reduce=mean_states, stop=nats_S is None) as states:
+            hidden_TD = packed_forward(model, moved)
+            if nats_S is not None:
+                nats_S[rows_B] = next_token_nats(model, hidden_TD, moved).cpu()
+        for layer in layers:
+            vectors[layer][rows_B] = states[layer].cpu()
+        advance(len(batch.rows))
+    return Reading(vectors, nats_S)
+
+
+def next_token_nats(model: Model, hidden_TD: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    """[B] fp64: for every sequence of the batch, the sum of its next-token losses in nats. A chunk of logits exists at a time."""
+    labels_T = batch.input_ids[0]
+    sequence_K = torch.bucketize(batch.label_positions, batch.cu_seqlens[1:].long(), right=True)
+    nats_B = torch.zeros(len(batch.rows), dtype=torch.float64, device=labels_T.device)
+    rows = max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size)
+    for positions_C, sequence_C in zip(torch.split(batch.label_positions, rows), torch.split(sequence_K, rows), strict=True):
+        logits_CV = head_logits(model, hidden_TD[positions_C - 1]).float()
+        nats_B.index_add_(0, sequence_C, F.cross_entropy(logits_CV, labels_T[positions_C], reduction="none").double())
+    return nats_B

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,10 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
-from alignx_fast.evaluation.encode import tokenise
+from alignx_fast.evaluation.encode import sentence_opening, tokenise
 from alignx_fast.evaluation.parts import Parts, joined
-from alignx_fast.evaluation.perplexity import perplexity
-from alignx_fast.evaluation.progress import Advance, silent
+from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, LanguagePerplexity, Retrieval, TaskScore
 from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
 from alignx_fast.evaluation.translation import translation
@@ -24,14 +22,6 @@ from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
-
-Show = Callable[[str, int], AbstractContextManager[Advance]]
-"""Shows the progress of one part, from its title and its number of items."""
-
-
-def not_shown(title: str, total: int) -> AbstractContextManager[Advance]:
-    """No progress."""
-    return nullcontext(silent)
 
 
 def evaluate(
@@ -74,15 +64,23 @@ def evaluate(
 
     def sentences() -> Evaluation:
         rows = tokenise(tokenizer, meanings, codes)
-        with show("reading sentences", len(rows)):
-            vectors = vector_scores(model, rows, codes, meanings, align_layer, settings.tokens_per_batch)
-            predicted = perplexity(model, rows, codes, settings.tokens_per_batch)
+        scores = vector_scores(
+            model,
+            tokenizer,
+            rows,
+            codes,
+            meanings,
+            align_layer=align_layer,
+            pivot=settings.pivot,
+            tokens_per_batch=settings.tokens_per_batch,
+            show=show,
+        )
         return Evaluation(
-            retrieval=vectors.retrieval,
-            map=vectors.map,
-            layers=vectors.layers,
-            perplexity=predicted,
-            notes=(*vector_notes(vectors.retrieval), *perplexity_notes(predicted)),
+            retrieval=scores.retrieval,
+            map=scores.map,
+            layers=scores.layers,
+            perplexity=scores.perplexity,
+            notes=(*vector_notes(scores.retrieval), *perplexity_notes(scores.perplexity)),
         )
 
     def translations() -> Evaluation:
@@ -108,6 +106,7 @@ def evaluate(
         num_layers=num_layers(model),
         languages=tuple(codes),
         sentences=len(meanings),
+        opening_token=str(tokenizer.convert_ids_to_tokens(sentence_opening(tokenizer))),
         notes=tuple(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
     )
     return joined(whole, done)

@@ -1,9 +1,10 @@
-"""Intervals around means: over held-out sentences by bootstrap, over seeds by Student's t."""
+"""Intervals around means and ratios: over held-out sentences by bootstrap, over seeds by Student's t."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignx_fast.evaluation.results import Interval
 
@@ -23,9 +24,28 @@ def bootstrap_mean(values_by_group: Sequence[Sequence[float]]) -> Interval | Non
     if not groups:
         return None
     random = np.random.default_rng(SEED)
-    draws = {n: random.integers(0, n, size=(RESAMPLES, n)) for n in sorted({len(values) for values in groups})}
-    means_R = np.mean([values[draws[len(values)]].mean(axis=1) for values in groups], axis=0)
-    low, high = np.quantile(means_R, [0.025, 0.975])
+    means_R = np.zeros(RESAMPLES)
+    for n in sorted({len(values) for values in groups}):
+        # Groups that are drawn together may be added up first.
+        total_N = np.sum([values for values in groups if len(values) == n], axis=0)
+        means_R += total_N[random.integers(0, n, size=(RESAMPLES, n))].mean(axis=1) / len(groups)
+    return _percentiles(means_R)
+
+
+def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:
+    """95 % percentile interval of sum(numerators) / sum(denominators), sentences drawn again with replacement; None without values.
+
+    `denominators` are positive.
+    """
+    if not len(numerators):
+        return None
+    draws_RN = np.random.default_rng(SEED).integers(0, len(numerators), size=(RESAMPLES, len(numerators)))
+    above_R, below_R = (np.asarray(values, dtype=np.float64)[draws_RN].sum(axis=1) for values in (numerators, denominators))
+    return _percentiles(above_R / below_R)
+
+
+def _percentiles(values_R: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(values_R, [0.025, 0.975])
     return Interval(low=float(low), high=float(high))
 
 

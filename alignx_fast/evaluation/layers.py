@@ -1,4 +1,7 @@
-"""How near translations are to each other at one layer, beside sentences that have nothing to do with each other."""
+"""How near translations are to each other at one layer, beside sentences that have nothing to do with each other.
+
+Shape legend: L languages, N meanings, n of them in both languages of a pair, D hidden width.
+"""
 
 from typing import NamedTuple
 
@@ -6,6 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from alignx_fast.evaluation.retrieval import language_pairs
+from alignx_fast.evaluation.sample import evenly
+
+CKA_SENTENCES = 1000
+"""Sentences of a pair that CKA compares; it takes a matrix of all against all."""
 
 
 class Similarity(NamedTuple):
@@ -19,15 +26,17 @@ class Similarity(NamedTuple):
     """Linear CKA, 0 to 1."""
 
 
-def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> Similarity:
+def similarity(vectors_LND: torch.Tensor, has_LN: torch.Tensor, device: torch.device | str = "cpu") -> Similarity:
     """How near translations and mismatched sentences are to each other, as means over all pairs of languages."""
     related, unrelated, alignment = [], [], []
-    for _, _, a_ND, b_ND in language_pairs(vectors_LND, has_LN):
-        cosine_NN = F.normalize(a_ND, dim=-1) @ F.normalize(b_ND, dim=-1).T
-        n, diagonal = len(cosine_NN), cosine_NN.diagonal().sum().item()
+    for _, _, a_ND, b_ND in language_pairs(vectors_LND, has_LN, device):
+        unit_a, unit_b = F.normalize(a_ND, dim=-1).double(), F.normalize(b_ND, dim=-1).double()
+        n, diagonal = len(unit_a), (unit_a * unit_b).sum().item()
         related.append(diagonal / n)
-        unrelated.append((cosine_NN.sum().item() - diagonal) / (n * (n - 1)))
-        alignment.append(linear_cka(a_ND, b_ND))
+        # The sum of all cosines is the product of the sums, so that no matrix of them is needed.
+        unrelated.append(((unit_a.sum(0) @ unit_b.sum(0)).item() - diagonal) / (n * (n - 1)))
+        sample = evenly(range(n), CKA_SENTENCES)
+        alignment.append(linear_cka(a_ND[sample], b_ND[sample]))
     return Similarity(mean(related), mean(unrelated), mean(alignment))
 
 

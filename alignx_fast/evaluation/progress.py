@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,11 +13,14 @@ log = logging.getLogger(__name__)
 
 Advance = Callable[[int], None]
 """Called with the number of items that are done since the last call."""
+Show = Callable[[str, int], AbstractContextManager[Advance]]
+"""Shows the progress of one part, from its title and its number of items."""
 SECONDS_BETWEEN_LINES = 15.0
 
 
-def silent(count: int) -> None:
-    """Says nothing."""
+def not_shown(title: str, total: int) -> AbstractContextManager[Advance]:
+    """Nothing is shown."""
+    return nullcontext(lambda count: None)
 
 
 @contextmanager

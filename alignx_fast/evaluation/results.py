@@ -48,22 +48,66 @@ class Interval(Scores):
 
 
 class PairRetrieval(Scores):
-    """Retrieval from one language to another."""
+    """Retrieval from one language to another. Intervals are bootstrapped over sentences."""
 
     top1: float
     """Share of sentences (0 to 1) whose translation is the most similar sentence of the other language."""
+    top1_interval: Interval | None = None
+    xsim: float | None = None
+    """Error rate (0 to 1, less is better) of search by ratio margin over 4 neighbours: Artetxe and Schwenk 2019, LASER's xsim."""
+    xsim_interval: Interval | None = None
+    xsimpp: float | None = None
+    """xsim among hard negatives too, made from the sentences of an English target by rule; None for other targets. After Chen et al. 2023."""
+    xsimpp_interval: Interval | None = None
+    xsimpp_by_kind: dict[str, float] = {}
+    """Share of sentences for which xsim++ picked a hard negative, by what was changed in it."""
     n: int | None = None
     """Sentences that both languages have."""
 
 
+class MexaScore(Scores):
+    """MEXA of one language: how far its sentences are aligned with the pivot's (Kargaran et al. 2024), on mean-pooled vectors.
+
+    At one layer: share of sentences that are nearer to their translation than any other sentence is to either of the two.
+    """
+
+    mean: float
+    """Over all layers, from the embeddings on."""
+    mean_interval: Interval | None = None
+    max: float
+    """At the best layer."""
+    max_interval: Interval | None = None
+    """At that layer; that it was chosen as the best is not allowed for."""
+    best_layer: int
+    n: int
+    """Sentences that both languages have; the score falls as they become more."""
+
+
 class Retrieval(Scores):
-    """Retrieval of translations at the align layer; the averages are None where no two languages share two meanings."""
+    """Retrieval of translations at the align layer; the averages are None where no two languages share two meanings.
+
+    The intervals of averages draw the same sentences in all pairs.
+    """
 
     chance: float | None = None
     """What guessing scores: the mean of 1/n over the pairs."""
     average: float | None = None
+    """Top-1."""
+    average_interval: Interval | None = None
+    xsim: float | None = None
+    """Mean error rate over the pairs."""
+    xsim_interval: Interval | None = None
+    xsimpp: float | None = None
+    """Mean error rate over the pairs whose target is English; None without English."""
+    xsimpp_interval: Interval | None = None
+    hard_negatives: dict[str, int] = {}
+    """Hard negatives of xsim++, by what was changed: causality (negation or antonym), entity or number."""
     pairs: dict[str, PairRetrieval] = {}
     """By direction of the search, such as "de-en"."""
+    pivot: str | None = None
+    """Language that `mexa` compares with."""
+    mexa: dict[str, MexaScore] = {}
+    """By language, over all layers; empty without sentences in the pivot."""
 
 
 class MapPoint(Scores):
@@ -85,8 +129,24 @@ class SentenceMap(Scores):
     points: tuple[MapPoint, ...] = ()
 
 
+class LanguageProbe(Scores):
+    """How well a linear classifier tells the languages apart by the sentence vectors of one layer: 5-fold cross-validation over meanings."""
+
+    layer: int
+    accuracy: float
+    """Share of sentences (0 to 1) whose language it names, among meanings that it was not trained on."""
+    interval: Interval | None = None
+    chance: float
+    """Share of the most frequent language."""
+    n: int
+    """Sentence vectors."""
+
+
 class LayerScores(Scores):
-    """Means over all pairs of languages, one value for every layer from the embeddings on; None where there is no pair."""
+    """Means over all pairs of languages, one value for every layer from the embeddings on; None where there is no pair.
+
+    The intervals are bootstrapped over sentences, the same ones in all pairs.
+    """
 
     similarity: tuple[float | None, ...] = ()
     """Cosine of translations."""
@@ -96,16 +156,38 @@ class LayerScores(Scores):
     """Linear centred kernel alignment, 0 to 1."""
     retrieval: tuple[float | None, ...] = ()
     """Top-1 accuracy, 0 to 1."""
+    retrieval_interval: tuple[Interval | None, ...] = ()
+    xsim: tuple[float | None, ...] = ()
+    """Error rate of margin-based search, 0 to 1."""
+    xsim_interval: tuple[Interval | None, ...] = ()
+    xsimpp: tuple[float | None, ...] = ()
+    """The same with hard negatives, over the pairs whose target is English."""
+    xsimpp_interval: tuple[Interval | None, ...] = ()
+    mexa: tuple[float | None, ...] = ()
+    """Mean over all languages but the pivot; see `MexaScore`."""
+    mexa_interval: tuple[Interval | None, ...] = ()
+    same_language: tuple[float | None, ...] = ()
+    """Anisotropy: cosine of two different sentences of one language, mean over the languages."""
+    first_component: tuple[float | None, ...] = ()
+    """Anisotropy: share of the variance along the first principal component of one language's vectors, mean over the languages."""
+    probes: tuple[LanguageProbe, ...] = ()
+    """At the align layer and the last three layers."""
+    n: int | None = None
+    """Meanings that two languages have."""
 
 
 class LanguagePerplexity(Scores):
-    """How well the model predicts one language; both values are None for a model that has diverged."""
+    """How well the model predicts one language, given the opening token; both values are None for a model that has diverged."""
 
     perplexity: float | None = None
     """Per token."""
     bits_per_character: float | None = None
     """Comparable between models with different tokenizers."""
+    bits_per_character_interval: Interval | None = None
+    """Bootstrapped over sentences."""
     tokens: int | None = None
+    n: int | None = None
+    """Sentences."""
 
 
 class TextScores(Scores):
@@ -164,6 +246,8 @@ class Evaluation(Scores):
     languages: tuple[str, ...] = ()
     sentences: int | None = None
     """Held-out meanings that were used."""
+    opening_token: str = ""
+    """Token behind which every sentence was encoded for retrieval, layers, map and perplexity; it is never pooled."""
     retrieval: Retrieval = Retrieval()
     map: SentenceMap = SentenceMap()
     layers: LayerScores = LayerScores()

@@ -1,51 +1,189 @@
-"""Sentence vectors -> retrieval, similarity by layer and the map."""
+"""Held-out sentences, each read once -> retrieval, representations by layer, the map and perplexity.
 
-from collections.abc import Sequence
+Shape legend: L languages, N meanings, S sentences, H hard negatives, D hidden width.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.data.rows import Meaning
-from alignx_fast.evaluation.encode import Sentence, layer_vectors, present
-from alignx_fast.evaluation.layers import similarity
+from alignx_fast.data.spans import Example
+from alignx_fast.evaluation.anisotropy import Anisotropy, anisotropy
+from alignx_fast.evaluation.encode import Reading, Sentence, encode, layers_at_once, present, read
+from alignx_fast.evaluation.hard_negatives import HardNegative, Kind, hard_negatives
+from alignx_fast.evaluation.intervals import bootstrap_mean
+from alignx_fast.evaluation.layers import Similarity, mean, similarity
+from alignx_fast.evaluation.mexa import aligned, mexa
+from alignx_fast.evaluation.perplexity import perplexity
+from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.projection import sentence_map
-from alignx_fast.evaluation.results import LayerScores, Retrieval, SentenceMap
-from alignx_fast.evaluation.retrieval import retrieval
+from alignx_fast.evaluation.results import LanguagePerplexity, LanguageProbe, LayerScores, Retrieval, SentenceMap
+from alignx_fast.evaluation.retrieval import HardVectors, Search, average, retrieval, search, top1, xsim, xsimpp
+from alignx_fast.evaluation.separability import language_probe
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
 
+PROBED_LAST_LAYERS = 3
+
 
 class VectorScores(NamedTuple):
-    """The scores that come from sentence vectors."""
+    """The scores that come from one pass over the sentences."""
 
     retrieval: Retrieval
     map: SentenceMap
     layers: LayerScores
+    perplexity: dict[str, LanguagePerplexity]
+
+
+class LayerResult(NamedTuple):
+    """What one layer's sentence vectors say."""
+
+    similarity: Similarity
+    searches: list[Search]
+    aligned: dict[int, torch.Tensor]
+    """By language: [n] bool, as `mexa.aligned` says; empty without a pivot."""
+    anisotropy: Anisotropy
+    probe: LanguageProbe | None
 
 
 def vector_scores(
     model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     sentences: Sequence[Sentence],
     languages: Sequence[str],
     meanings: Sequence[Meaning],
+    *,
     align_layer: int,
+    pivot: str,
     tokens_per_batch: int,
+    show: Show = not_shown,
 ) -> VectorScores:
-    """Similarity and retrieval at every layer, num_layers + 1 of them; retrieval by direction and the map at the align layer."""
+    """Retrieval and representations at every layer, num_layers + 1 of them; every direction and the map at the align layer; perplexity.
+
+    Args:
+        sentences: as `encode.tokenise` makes them of `meanings` and `languages`.
+        pivot: language with which MEXA compares the others.
+    """
     has_LN = present(sentences, len(languages), len(meanings))
-    similarities, averages = [], []
-    at_align_layer, plane = Retrieval(), SentenceMap()
-    for layer, vectors_LND in layer_vectors(model, sentences, has_LN, range(num_layers(model) + 1), tokens_per_batch):
-        vectors_LND = torch.nan_to_num(vectors_LND)  # a diverged model scores as bad as constant vectors, and is reported
-        ranked = retrieval(vectors_LND, has_LN, languages)
-        similarities.append(similarity(vectors_LND, has_LN))
-        averages.append(ranked.average)
-        if layer == align_layer:
-            at_align_layer, plane = ranked, sentence_map(vectors_LND, has_LN, languages, meanings, layer)
-    layers = LayerScores(
-        similarity=tuple(scores.translations for scores in similarities),
-        unrelated=tuple(scores.unrelated for scores in similarities),
-        cka=tuple(scores.cka for scores in similarities),
-        retrieval=tuple(averages),
+    pivot_index = languages.index(pivot) if pivot in languages else None
+    probed = {align_layer, *range(num_layers(model) + 1 - PROBED_LAST_LAYERS, num_layers(model) + 1)}
+    hard_language = english(languages)
+    negatives = hard_negatives({s.meaning: s.text for s in sentences if s.language == hard_language})
+    negative_examples = encode(tokenizer, [negative.text for negative in negatives])
+
+    results: list[LayerResult] = []
+    plane, predicted = SentenceMap(), dict[str, LanguagePerplexity]()
+    for reading, hard_reading in passes(model, [s.example for s in sentences], negative_examples, tokens_per_batch, show):
+        if reading.nats_S is not None:
+            predicted = perplexity(sentences, reading.nats_S, languages)
+        for layer in list(reading.vectors):
+            vectors_LND = grid(reading.vectors.pop(layer), sentences, has_LN)
+            hard = hard_vectors(hard_reading.vectors.pop(layer), hard_language, negatives)
+            with torch.autocast(model.device.type, enabled=False):  # cosines in bf16 would nearly all be equal
+                result = layer_result(vectors_LND, has_LN, hard, pivot_index, layer if layer in probed else None, model.device)
+            results.append(result)
+            if layer == align_layer:
+                plane = sentence_map(vectors_LND, has_LN, languages, meanings, layer)
+
+    at_align_layer = retrieval(results[align_layer].searches, languages)
+    against_pivot = mexa([result.aligned for result in results], languages)
+    further = {"hard_negatives": counts(negatives), "pivot": pivot if against_pivot else None, "mexa": against_pivot}
+    return VectorScores(at_align_layer.model_copy(update=further), plane, layer_scores(results, has_LN), predicted)
+
+
+def passes(
+    model: Model, examples: Sequence[Example], negatives: Sequence[Example], tokens_per_batch: int, show: Show = not_shown
+) -> Iterator[tuple[Reading, Reading]]:
+    """Readings of the sentences and of the hard negatives, in layer order: of all layers at once as long as their vectors fit `VECTOR_BYTES`.
+
+    The first reading of the sentences has the losses.
+    """
+    layers = range(num_layers(model) + 1)
+    at_once = layers_at_once(len(examples) + len(negatives), model.config.get_text_config().hidden_size)
+    for first in range(0, len(layers), at_once):
+        group = layers[first : first + at_once]
+        title = "reading sentences" + (f", layers {group[0]} to {group[-1]}" if at_once < len(layers) else "")
+        with show(title, len(examples) + len(negatives)) as advance:
+            sentences = read(model, examples, group, tokens_per_batch, losses=first == 0, advance=advance)
+            hard = read(model, negatives, group, tokens_per_batch, advance=advance)
+        yield sentences, hard
+
+
+def grid(vectors_SD: torch.Tensor, sentences: Sequence[Sentence], has_LN: torch.Tensor) -> torch.Tensor:
+    """[L, N, D]: the vectors at their language and meaning, zero where there is none."""
+    vectors_LND = vectors_SD.new_zeros(*has_LN.shape, vectors_SD.shape[1])
+    places = torch.tensor([s.language for s in sentences]), torch.tensor([s.meaning for s in sentences])
+    # A diverged model scores as bad as constant vectors, and is reported.
+    vectors_LND[places] = torch.nan_to_num(vectors_SD)
+    return vectors_LND
+
+
+def english(languages: Sequence[str]) -> int | None:
+    """The first language that is English, for which there are hard negatives; None where nothing could be searched for in it."""
+    if len(languages) < 2:
+        return None
+    return next((language for language, code in enumerate(languages) if code.split("-")[0] == "en"), None)
+
+
+def counts(negatives: Sequence[HardNegative]) -> dict[str, int]:
+    """Hard negatives of each kind; empty where there are none at all."""
+    by_kind = Counter(negative.kind for negative in negatives)
+    return {kind.value: by_kind[kind] for kind in Kind} if negatives else {}
+
+
+def hard_vectors(vectors_HD: torch.Tensor, language: int | None, negatives: Sequence[HardNegative]) -> HardVectors | None:
+    """The hard negatives of a language with their vectors; None where there are none."""
+    if language is None or not negatives:
+        return None
+    return HardVectors(
+        language=language,
+        meanings_H=torch.tensor([negative.sentence for negative in negatives]),
+        kinds=[negative.kind for negative in negatives],
+        vectors_HD=torch.nan_to_num(vectors_HD),
     )
-    return VectorScores(at_align_layer, plane, layers)
+
+
+def layer_result(
+    vectors_LND: torch.Tensor,
+    has_LN: torch.Tensor,
+    hard: HardVectors | None,
+    pivot: int | None,
+    probed_layer: int | None,
+    device: torch.device,
+) -> LayerResult:
+    """All scores of one layer; the languages are told apart only where `probed_layer` gives its number."""
+    searches = search(vectors_LND, has_LN, hard, device)
+    return LayerResult(
+        similarity=similarity(vectors_LND, has_LN, device),
+        searches=searches,
+        aligned=aligned(searches, pivot) if pivot is not None else {},
+        anisotropy=anisotropy(vectors_LND, has_LN, device),
+        probe=language_probe(vectors_LND, has_LN, probed_layer, device) if probed_layer is not None else None,
+    )
+
+
+def layer_scores(results: Sequence[LayerResult], has_LN: torch.Tensor) -> LayerScores:
+    """The results of all layers side by side."""
+    averages = {score: [average(result.searches, score) for result in results] for score in (top1, xsim, xsimpp)}
+    sentences_aligned = [[hits.double().tolist() for hits in result.aligned.values()] for result in results]
+    return LayerScores(
+        similarity=tuple(result.similarity.translations for result in results),
+        unrelated=tuple(result.similarity.unrelated for result in results),
+        cka=tuple(result.similarity.cka for result in results),
+        retrieval=tuple(value for value, _ in averages[top1]),
+        retrieval_interval=tuple(interval for _, interval in averages[top1]),
+        xsim=tuple(value for value, _ in averages[xsim]),
+        xsim_interval=tuple(interval for _, interval in averages[xsim]),
+        xsimpp=tuple(value for value, _ in averages[xsimpp]),
+        xsimpp_interval=tuple(interval for _, interval in averages[xsimpp]),
+        mexa=tuple(mean([sum(hits) / len(hits) for hits in groups]) for groups in sentences_aligned),
+        mexa_interval=tuple(bootstrap_mean(groups) for groups in sentences_aligned),
+        same_language=tuple(result.anisotropy.same_language for result in results),
+        first_component=tuple(result.anisotropy.first_component for result in results),
+        probes=tuple(result.probe for result in results if result.probe is not None),
+        n=int((has_LN.sum(0) >= 2).sum()),
+    )

@@ -1,6 +1,6 @@
 """The tokenizer of a model."""
 
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError, first_line
@@ -50,3 +50,9 @@ def fit_tokenizer(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, 
             f"The tokenizer of {path} has tokens that the model has no embedding for ({len(used)}, such as {used[0]!r}; the model has "
             f"{rows:,}): use the tokenizer that belongs to the model, or enlarge the model's embeddings with resize_token_embeddings and save it."
         )
+
+
+def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that opens a sentence encoded by itself: BOS, else what closes texts and therefore stands between them in training."""
+    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return next((token for token in candidates if token is not None), None)

@@ -29,6 +29,7 @@ from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError, first_line
 from alignx_fast.hardware import peak_memory_gib
 from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.models.tokenizer import opening_token
 from alignx_fast.training.checkpoints import (
     begin_checkpoint,
     damage,
@@ -328,9 +329,3 @@ def readable(checkpoint: str | None) -> Iterator[None]:
             f"{checkpoint} cannot be loaded ({first_line(error)[:300].rstrip('.')}): it is damaged, or made with other settings. "
             "Remove it to continue from the one before."
         ) from error
-
-
-def opening_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that opens a sentence encoded by itself: BOS, else what closes texts and therefore stands between them in training."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.sep_token_id)
-    return next((token for token in candidates if token is not None), None)

@@ -202,13 +202,13 @@ def test_a_text_unknown_to_the_vocabulary_is_dropped():
 @pytest.mark.parametrize("kind", KINDS)
 def test_raw_sentences(kind):
     tokenizer = build_tokenizer(kind)
-    (example,) = encode_texts(tokenizer, ["We drink tea in the garden."], 64)
-    begin = bos_ids(tokenizer)
-    assert example["input_ids"][: len(begin)] == begin
-    assert example["source"] == [len(begin), len(example["input_ids"])]
+    (opening,) = bos_ids(tokenizer)
+    (example,) = encode_texts(tokenizer, ["We drink tea in the garden."], opening, 64)
+    assert example["input_ids"][0] == opening
+    assert example["source"] == [1, len(example["input_ids"])]
     assert tokenizer.eos_token_id not in example["input_ids"]
-    assert bare(tokenizer.decode(example["input_ids"][len(begin) :])) == "Wedrinkteainthegarden."
-    (cut,) = encode_texts(tokenizer, ["We drink tea in the garden."], 3)
+    assert bare(tokenizer.decode(example["input_ids"][1:])) == "Wedrinkteainthegarden."
+    (cut,) = encode_texts(tokenizer, ["We drink tea in the garden."], opening, 3)
     assert len(cut["input_ids"]) == 3
 
 

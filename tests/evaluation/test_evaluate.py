@@ -1,24 +1,19 @@
 """Evaluation of a tiny random model, against independent computations on single sentences."""
 
 import json
-import math
 import random
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation import encode
-from alignx_fast.evaluation.encode import layer_vectors, present, tokenise
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.generation import cut, generate
-from alignx_fast.evaluation.perplexity import perplexity
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, Retrieval
 
 SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_tokens=8, tokens_per_batch=64)
@@ -27,52 +22,6 @@ SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_toke
 def run(model, tokenizer, meanings, settings=SETTINGS, **options):
     arguments = {"languages": None, "align_layer": 2, "template": Template.alpaca(), "translate": False}
     return evaluate(model, tokenizer, meanings, settings, evaluated_at=EvaluatedAt.BEFORE, **arguments | options)
-
-
-def vectors_by_layer(model, tokenizer, meanings, tokens_per_batch):
-    codes = ["de", "en", "sw"]
-    sentences = tokenise(tokenizer, meanings, codes)
-    return dict(layer_vectors(model.eval(), sentences, present(sentences, 3, 5), range(4), tokens_per_batch))
-
-
-@torch.no_grad()
-def test_vectors_equal_single_sentences(model, plain, tokenizer, meanings):
-    found = vectors_by_layer(model, tokenizer, meanings, 64)
-    for a, code in enumerate(["de", "en", "sw"]):
-        for m, meaning in enumerate(meanings):
-            ids = torch.tensor([tokenizer(meaning.texts[code])["input_ids"]])
-            assert ids[0, 0] == tokenizer.bos_token_id
-            states = plain(input_ids=ids, output_hidden_states=True).hidden_states
-            for layer in range(4):
-                torch.testing.assert_close(found[layer][a, m], states[layer][0, 1:].mean(0), atol=2e-5, rtol=2e-4)
-
-
-@torch.no_grad()
-def test_vectors_do_not_depend_on_batches_or_passes(model, tokenizer, meanings, monkeypatch):
-    found = vectors_by_layer(model, tokenizer, meanings, 1)
-    monkeypatch.setattr(encode, "VECTOR_BYTES", 4 * 3 * 5 * 32 * 3)  # three layers at once
-    other = vectors_by_layer(model, tokenizer, meanings, 1000)
-    assert list(other) == [0, 1, 2, 3]
-    for layer in range(4):
-        torch.testing.assert_close(found[layer], other[layer], atol=2e-5, rtol=2e-4)
-
-
-@torch.no_grad()
-def test_perplexity_equals_independent_sum(model, plain, tokenizer, meanings):
-    model.eval()
-    nats, tokens, characters = 0.0, 0, 0
-    for meaning in meanings:
-        ids = torch.tensor([tokenizer(meaning.texts["de"])["input_ids"]])
-        log_probabilities = F.log_softmax(plain(input_ids=ids).logits[0].double(), -1)
-        nats -= sum(log_probabilities[t - 1, ids[0, t]].item() for t in range(1, ids.shape[1]))
-        tokens += ids.shape[1] - 1
-        characters += len(meaning.texts["de"])
-    sentences = tokenise(tokenizer, meanings, ["de", "en"])
-    for tokens_per_batch in (1, 50, 1000):
-        scores = perplexity(model, sentences, ["de", "en"], tokens_per_batch)["de"]
-        assert scores.perplexity == pytest.approx(math.exp(nats / tokens), rel=1e-5)
-        assert scores.bits_per_character == pytest.approx(nats / math.log(2) / characters, rel=1e-5)
-        assert scores.tokens == tokens
 
 
 @torch.no_grad()
@@ -108,7 +57,9 @@ def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, mean
     assert scores.layers.similarity == pytest.approx((1.0,) * 4, abs=1e-5)
     assert all(value < 0.99 for value in scores.layers.unrelated)
     constant = [Meaning(m.id, {"en": "Call me.", "de": "Ruf an."}) for m in meanings]
-    assert run(model, tokenizer, constant).layers.retrieval == (0, 0, 0, 0)
+    layers = run(model, tokenizer, constant).layers
+    assert layers.retrieval == layers.mexa == (0, 0, 0, 0)
+    assert layers.xsim == (1, 1, 1, 1)
 
 
 def test_everything_in_the_agreed_form(model, tokenizer, meanings):
@@ -127,7 +78,19 @@ def test_everything_in_the_agreed_form(model, tokenizer, meanings):
     assert scores.languages == ("de", "en", "sw")
     assert scores.retrieval.chance == pytest.approx(1 / 5)
     assert scores.retrieval.average == scores.layers.retrieval[2]
-    assert {len(values) for _, values in scores.layers} == {4}
+    assert {len(value) for name, value in scores.layers if isinstance(value, tuple) and name != "probes"} == {4}
+    assert None not in [value for name, values in scores.layers if name != "n" for value in values]
+    assert [probe.layer for probe in scores.layers.probes] == [1, 2, 3]  # the last three, the align layer among them
+    assert scores.layers.n == scores.layers.probes[0].n / 3 == 5
+    assert scores.opening_token == "<s>"
+    assert scores.retrieval.average_interval == scores.layers.retrieval_interval[2]
+    assert scores.retrieval.xsim == scores.layers.xsim[2]
+    assert scores.retrieval.xsimpp == scores.layers.xsimpp[2]
+    assert {pair for pair, score in scores.retrieval.pairs.items() if score.xsimpp is not None} == {"de-en", "sw-en"}
+    assert scores.retrieval.hard_negatives == {"causality": 1, "entity": 0, "number": 1}
+    assert scores.retrieval.pivot == "en"
+    assert set(scores.retrieval.mexa) == {"de", "sw"}
+    assert sum(score.mean for score in scores.retrieval.mexa.values()) / 2 == pytest.approx(sum(scores.layers.mexa) / 4)
     assert set(scores.translation) == {"en-de", "de-en", "en-sw", "sw-en"}
     direction = scores.translation["en-de"]
     assert direction.n == len(direction.examples) == 3
@@ -189,6 +152,8 @@ def test_a_diverged_model_is_scored_as_knowing_nothing(model, tokenizer, meaning
         model.model.layers[0].mlp.down_proj.weight.fill_(torch.nan)
     scores = run(model, tokenizer, meanings)
     assert scores.retrieval.average == 0
+    assert scores.retrieval.xsim == scores.retrieval.xsimpp == 1
+    assert [probe.accuracy for probe in scores.layers.probes] == pytest.approx([1 / 3] * 3)
     assert scores.perplexity["de"].perplexity is None
     assert any("not finite" in note for note in scores.notes)
     json.dumps(scores.to_json(), allow_nan=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alignx_fast.evaluation.intervals import bootstrap_mean, seeds_interval
+from alignx_fast.evaluation.intervals import bootstrap_mean, bootstrap_ratio, seeds_interval
 
 
 def test_bootstrap_agrees_with_the_normal_interval() -> None:
@@ -21,6 +21,26 @@ def test_groups_with_the_same_sentences_are_drawn_together() -> None:
     """Two languages that fail on the same sentences give as wide an interval as one: their sentences are not twice the evidence."""
     values = [0.0, 1.0] * 50
     assert bootstrap_mean([values, values]) == bootstrap_mean([values])
+
+
+def test_groups_with_other_sentences_are_drawn_apart() -> None:
+    """Every group counts the same, whatever its length."""
+    interval = bootstrap_mean([[1.0] * 10, [3.0] * 30, [3.0] * 10])
+    assert interval is not None
+    assert interval.low == interval.high == pytest.approx(7 / 3)
+
+
+def test_ratio_of_sums() -> None:
+    """With equal denominators it is a mean; a long sentence counts more than a short one."""
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=50).tolist()
+    mean, ratio = bootstrap_mean([values]), bootstrap_ratio([2 * value for value in values], [2.0] * 50)
+    assert mean is not None
+    assert ratio is not None
+    assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high))
+    constant = bootstrap_ratio([1.0, 30.0], [0.5, 15.0])
+    assert constant is not None
+    assert constant.low == constant.high == 2
+    assert bootstrap_ratio([], []) is None
 
 
 def test_nothing_has_no_interval() -> None:

@@ -16,6 +16,7 @@ KEYS = [
     "num_layers",
     "languages",
     "sentences",
+    "opening_token",
     "retrieval",
     "map",
     "layers",

@@ -19,7 +19,7 @@ from alignx_fast.evaluation.results import (
     TaskScore,
 )
 from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
-from alignx_fast.evaluation.translation import translation
+from alignx_fast.evaluation.translation import check_translation, translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
@@ -51,11 +51,13 @@ def evaluate(
         progress: called with a few words before each part.
 
     Raises:
-        UserError: no held-out sentence has text in any of the languages, or a task cannot run.
+        UserError: no held-out sentence has text in any of the languages, or a task or a translation score cannot run.
     """
     started, announce = time.monotonic(), progress or (lambda words: None)
     if settings.tasks:
         check_tasks(settings.tasks, settings.task_folder)
+    if translate and settings.translation_sentences:
+        check_translation(settings)
     wanted = wanted_languages(meanings, languages)
     meanings = choose_meanings(meanings, wanted, settings.sentences)
     codes = languages_with_text(meanings, wanted)

@@ -254,8 +254,20 @@ class EvaluationSettings(Group):
     """Sentences translated per direction; 0 skips translation."""
     translation_directions: Words | None = None
     """Directions such as en-de; default: pivot to each language and back."""
+    translation_shots: int = Field(0, ge=0)
+    """Translated examples in front of each sentence, from held-out sentences that are not scored; 0 is zero-shot."""
+    beams: int = Field(1, gt=0)
+    """Hypotheses kept while a translation is generated; 1 is greedy."""
     max_new_tokens: int = Field(128, gt=0)
     """Longest generated translation in tokens."""
+    spbleu_tokenizer: Literal["flores200", "flores101"] = "flores200"
+    """sacrebleu's tokenizer for spBLEU."""
+    spbleu_model: AnyPath | None = None
+    """Its SentencePiece file; default: where sacrebleu keeps it. Nothing is downloaded."""
+    spbleu_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Digest that this file must have; that of flores200 is known and always checked."""
+    comet_model: AnyPath | None = None
+    """Checkpoint (.ckpt) of a COMET model, scored by the command comet-score of the package unbabel-comet."""
     tokens_per_batch: int = Field(4096, gt=0)
     """Tokens in one evaluation forward pass."""
     tasks: Words = []

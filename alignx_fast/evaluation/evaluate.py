@@ -16,7 +16,7 @@ from alignx_fast.evaluation.parts import Parts, joined
 from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, LanguagePerplexity, Retrieval, TaskScore
 from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
-from alignx_fast.evaluation.translation import translation
+from alignx_fast.evaluation.translation import check_translation, translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
@@ -52,10 +52,12 @@ def evaluate(
         model_fingerprint: tells the parts of one model from those of another.
 
     Raises:
-        UserError: no held-out sentence has text in any of the languages, or a task cannot run.
+        UserError: no held-out sentence has text in any of the languages, or a task or a translation score cannot run.
     """
     if settings.tasks:
         check_tasks(settings.tasks, settings.task_folder)
+    if translate and settings.translation_sentences:
+        check_translation(settings)
     wanted = wanted_languages(meanings, languages)
     meanings = choose_meanings(meanings, wanted, settings.sentences)
     codes = languages_with_text(meanings, wanted)
@@ -84,7 +86,7 @@ def evaluate(
         )
 
     def translations() -> Evaluation:
-        scores, notes = translation(model, tokenizer, meanings, settings, codes, template, lambda words: None)
+        scores, notes = translation(model, tokenizer, meanings, settings, codes, template, show)
         return Evaluation(translation=scores, notes=tuple(notes))
 
     def tasks() -> Evaluation:

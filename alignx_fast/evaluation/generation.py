@@ -1,17 +1,28 @@
-"""Greedy answers to prompts, in batches with left padding."""
+"""Answers to prompts, greedy or by beam search, in batches with left padding."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignx_fast.data.spans import eos_id
+from alignx_fast.evaluation.progress import Advance
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import generation_mode
 
 # A model that rambles on opens a new section of the prompt layout; any other heading is part of its answer.
 NEXT_SECTION = re.compile(r"(?:^|\n)\s*### (?:Instruction|Input|Response):")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to one prompt."""
+
+    text: str
+    finished: bool
+    """Whether it came to an end, rather than being cut at the longest length."""
 
 
 def generate(
@@ -23,27 +34,49 @@ def generate(
     tokens_per_batch: int,
     end_marker: str = "",
 ) -> list[str]:
-    """The model's greedy continuation of each prompt (token ids), cut at the end token and at a new prompt section.
+    """The texts of the model's greedy `answers`."""
+    found = answers(
+        model, tokenizer, prompts, max_new_tokens=max_new_tokens, tokens_per_batch=tokens_per_batch, end_marker=end_marker
+    )
+    return [answer.text for answer in found]
 
-    `end_marker` is the text by which the prompt layout ends a turn, if it has one: it ends an answer too.
-    A batch holds at most `tokens_per_batch` tokens, prompt, padding and answer together, and at least one prompt.
+
+def answers(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    tokens_per_batch: int,
+    end_marker: str = "",
+    beams: int = 1,
+    advance: Advance = lambda count: None,
+) -> list[Answer]:
+    """The model's likeliest continuation of each prompt (token ids), cut at the end token and at a new prompt section.
+
+    Args:
+        tokens_per_batch: a batch holds at most so many tokens, prompt, padding and answer together for every beam, and at least one prompt.
+        end_marker: the text by which the prompt layout ends a turn, if it has one: it ends an answer too.
+        beams: width of the beam search, whose scores are means over tokens; 1 is greedy.
+        advance: called after each batch with the number of its prompts.
     """
     ends = end_tokens(model, tokenizer, end_marker)
     pad = next(token for token in (tokenizer.pad_token_id, *ends) if token is not None)  # masked by length, never by id
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=ends, use_cache=True
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=beams, pad_token_id=pad, eos_token_id=ends, use_cache=True
     )
-    answers = [""] * len(prompts)
+    found: dict[int, Answer] = {}
     with generation_mode(model):
-        for rows in batches_by_length(prompts, max_new_tokens, tokens_per_batch):
+        for rows in batches_by_length(prompts, max_new_tokens, tokens_per_batch // beams):
             width = max(len(prompts[row]) for row in rows)
             ids = torch.tensor([[pad] * (width - len(prompts[row])) + prompts[row] for row in rows], device=model.device)
             blank = torch.tensor([width - len(prompts[row]) for row in rows], device=model.device)
             mask = (torch.arange(width, device=model.device) >= blank[:, None]).long()
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
             for row, tokens in zip(rows, output[:, width:].tolist(), strict=True):
-                answers[row] = cut(tokenizer, tokens, ends)
-    return answers
+                found[row] = cut(tokenizer, tokens, ends)
+            advance(len(rows))
+    return [found[row] for row in range(len(prompts))]
 
 
 def batches_by_length(prompts: Sequence[list[int]], max_new_tokens: int, tokens_per_batch: int) -> list[list[int]]:
@@ -66,8 +99,9 @@ def end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase, end_marker: str
     return sorted({token for token in (eos_id(tokenizer), turn, *configured) if token is not None})
 
 
-def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int]) -> str:
+def cut(tokenizer: PreTrainedTokenizerBase, tokens: list[int], ends: Sequence[int]) -> Answer:
     """The text before the first end token and before a new prompt section, without surrounding blanks."""
     stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
     text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
-    return NEXT_SECTION.split(text, maxsplit=1)[0].strip()
+    sections = NEXT_SECTION.split(text, maxsplit=1)
+    return Answer(sections[0].strip(), finished=stop < len(tokens) or len(sections) > 1)

@@ -191,11 +191,15 @@ class LanguagePerplexity(Scores):
 
 
 class TextScores(Scores):
-    """Corpus scores from 0 to 100, more is better."""
+    """Corpus scores by sacrebleu from 0 to 100, more is better unless said otherwise."""
 
     bleu: float
     chrf: float = Field(alias="chrf++")
     """chrF++."""
+    spbleu: float | None = None
+    """BLEU over the pieces of a FLORES SentencePiece model; None where its file is missing."""
+    ter: float | None = None
+    """Translation edit rate in edits per 100 words of the reference, less is better; None for languages that write no words apart."""
 
 
 class TranslatedSentence(Scores):
@@ -207,8 +211,15 @@ class TranslatedSentence(Scores):
 
 
 class DirectionTranslation(TextScores):
-    """Translation in one direction."""
+    """Translation in one direction; intervals are by sacrebleu's bootstrap over sentences."""
 
+    bleu_interval: Interval | None = None
+    chrf_interval: Interval | None = None
+    spbleu_interval: Interval | None = None
+    ter_interval: Interval | None = None
+    comet: float | None = None
+    """Mean of the sentences' COMET scores, in the unit of its checkpoint (about 0 to 1), more is better."""
+    comet_interval: Interval | None = None
     chance: TextScores | None = None
     """Scores of answering with another sentence's reference: fluent, in the right language, and wrong."""
     n: int | None = None
@@ -216,10 +227,36 @@ class DirectionTranslation(TextScores):
     tokenizer: str = ""
     """sacrebleu's tokenizer for BLEU."""
     signature: str = ""
-    """sacrebleu's signatures of both scores."""
+    """sacrebleu's signatures of all scores, the digest of spBLEU's file and the name of COMET's checkpoint."""
+    shots: int = 0
+    """Translated examples in front of each sentence."""
+    beams: int = 1
+    """Hypotheses kept while generating; 1 is greedy."""
+    unfinished: float | None = None
+    """Share of translations that did not end within the longest length."""
     off_target: float | None = None
     """Share of translations in another language than asked for; None where that cannot be told."""
     examples: tuple[TranslatedSentence, ...] = ()
+
+
+class PairedDifference(Scores):
+    """A model against a baseline on the same sentences, by one metric."""
+
+    metric: str
+    """BLEU, chrF++, TER or spBLEU."""
+    baseline: float
+    """The baseline's score."""
+    score: float
+    """The model's score."""
+    difference: float
+    """The model's score minus the baseline's."""
+    p_value: float
+    """How often a difference as large arises by chance between two equal models."""
+    method: str
+    n: int
+    """Sentences."""
+    signature: str = ""
+    """sacrebleu's, with the seed and the number of trials."""
 
 
 class TaskScore(Scores):

@@ -1,9 +1,12 @@
 """A tiny random Llama with a byte-level BPE tokenizer, and a few sentences in three languages."""
 
 import copy
+from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
+from support.translations import CHINESE, GERMAN
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -59,3 +62,14 @@ def plain(model: LlamaForCausalLM) -> LlamaForCausalLM:
 @pytest.fixture
 def meanings() -> list[Meaning]:
     return [Meaning(str(i), {code: texts[i] for code, texts in TEXTS.items()}) for i in range(5)]
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SentencePiece model in place of the FLORES ones."""
+    folder = tmp_path_factory.mktemp("pieces")
+    (folder / "text").write_text("\n".join((*GERMAN, *CHINESE)), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text"), model_prefix=str(folder / "pieces"), vocab_size=200, character_coverage=1.0, minloglevel=2
+    )
+    return folder / "pieces.model"

@@ -13,7 +13,6 @@ from alignx_fast.data.rows import Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
-from alignx_fast.evaluation.generation import cut, generate
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, Retrieval
 
 SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_tokens=8, tokens_per_batch=64)
@@ -22,32 +21,6 @@ SETTINGS = EvaluationSettings(sentences=5, translation_sentences=3, max_new_toke
 def run(model, tokenizer, meanings, settings=SETTINGS, **options):
     arguments = {"languages": None, "align_layer": 2, "template": Template.alpaca(), "translate": False}
     return evaluate(model, tokenizer, meanings, settings, evaluated_at=EvaluatedAt.BEFORE, **arguments | options)
-
-
-@torch.no_grad()
-def test_generation_equals_greedy_steps_for_any_batch(model, plain, tokenizer):
-    model.eval()
-    prompts = [tokenizer(text)["input_ids"] for text in ("Set", "Wie ist das Wetter in", "a b c d e f g h i j")]
-    expected = []
-    for prompt in prompts:
-        ids = list(prompt)
-        for _ in range(12):
-            ids.append(plain(input_ids=torch.tensor([ids])).logits[0, -1].argmax().item())
-        expected.append(cut(tokenizer, ids[len(prompt) :], [tokenizer.eos_token_id]))
-    for tokens_per_batch in (1, 80, 1000):
-        assert generate(model, tokenizer, prompts, max_new_tokens=12, tokens_per_batch=tokens_per_batch) == expected
-    assert len(set(expected)) == 3
-
-
-def test_answers_end_at_the_end_token_and_at_a_new_section(tokenizer):
-    ids = tokenizer("Guten Tag.", add_special_tokens=False)["input_ids"]
-    section = tokenizer("\n\n### Instruction:\nmore", add_special_tokens=False)["input_ids"]
-    assert cut(tokenizer, [*ids, 1, *ids], [1]) == "Guten Tag."
-    assert cut(tokenizer, ids + section, [1]) == "Guten Tag."
-    assert cut(tokenizer, section + ids, [1]) == ""
-    assert cut(tokenizer, [1, *ids], [1]) == ""
-    heading = tokenizer("### Kapitel 1\n### Kapitel 2", add_special_tokens=False)["input_ids"]
-    assert cut(tokenizer, heading + section, [1]) == "### Kapitel 1\n### Kapitel 2"
 
 
 def test_equal_texts_are_found_and_constant_texts_are_not(model, tokenizer, meanings):

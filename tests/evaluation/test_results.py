@@ -35,25 +35,31 @@ def test_the_keys_on_disk_and_their_order() -> None:
     tree = Evaluation(evaluated_at=EvaluatedAt.AFTER, translation={"en-de": direction}).to_json()
     assert list(tree) == KEYS
     assert tree["when"] == "after"
-    assert tree["translation"] == {
-        "en-de": {
-            "bleu": 1.5,
-            "chrf++": 20.0,
-            "chance": {"bleu": 0.5, "chrf++": 9.0},
-            "n": 3,
-            "tokenizer": "13a",
-            "signature": "s",
-            "off_target": None,
-            "examples": [],
-        }
+    written = {key: value for key, value in tree["translation"]["en-de"].items() if value is not None}
+    assert written == {
+        "bleu": 1.5,
+        "chrf++": 20.0,
+        "chance": {"bleu": 0.5, "chrf++": 9.0, "spbleu": None, "ter": None},
+        "n": 3,
+        "tokenizer": "13a",
+        "signature": "s",
+        "shots": 0,
+        "beams": 1,
+        "examples": [],
     }
-    assert list(tree["translation"]["en-de"])[:3] == ["bleu", "chrf++", "chance"]
+    assert list(tree["translation"]["en-de"])[:4] == ["bleu", "chrf++", "spbleu", "ter"]
 
 
 def test_what_is_written_is_read_again() -> None:
     layers = LayerScores(similarity=(0.1, None), unrelated=(0.0, 0.2))
     scores = Evaluation(evaluated_at=EvaluatedAt.BEFORE, languages=("de", "en"), layers=layers, notes=("a note",))
     assert Evaluation.from_json(json.loads(json.dumps(scores.to_json()))) == scores
+
+
+def test_translation_scores_of_an_older_version_are_read() -> None:
+    tree = {"bleu": 1.0, "chrf++": 20.0, "chance": {"bleu": 0.5, "chrf++": 9.0}, "n": 3, "tokenizer": "flores200"}
+    scores = Evaluation.from_json({"translation": {"en-th": tree}}).translation["en-th"]
+    assert (scores.chrf, scores.spbleu, scores.unfinished, scores.shots, scores.beams) == (20.0, None, None, 0, 1)
 
 
 def test_missing_null_and_further_fields() -> None:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluation.results": set(),
     "evaluation.intervals": {"evaluation.results"},
     "report": BASE | {"evaluation.results"},
-    "comparison": {"errors", "files", "evaluation.results", "evaluation.intervals"},
+    "comparison": {"errors", "files", "evaluation.results", "evaluation.intervals", "evaluation.significance"},
     "training": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training", "comparison"},
     "cli": {"errors", "logs", "process", "environment", "config", "reading", "recipes", "training", "verbs", "report"},

@@ -1,6 +1,6 @@
 """Models side by side: means, intervals and differences from a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +10,7 @@ from alignx_fast.comparison.metrics import Metric, Score, metrics
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.intervals import seeds_interval
 from alignx_fast.evaluation.results import Evaluation, Interval
+from alignx_fast.evaluation.significance import ALL_DIRECTIONS, Method, paired_tests
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,40 @@ def compare(models: Sequence[Contestant], baseline: str | None = None) -> Compar
     if baseline is not None and baseline not in names:
         raise UserError(f"The baseline {baseline!r} is none of the models: {', '.join(names)}.")
     reference = next((model for model in models if model.name == baseline), None)
+    p_values = (
+        {} if reference is None else {model.name: _p_values(model, reference) for model in models if model is not reference}
+    )
     every = [evaluation for model in models for evaluation in model.evaluations]
     return Comparison(
         models=tuple(names),
         baseline=baseline,
-        rows=tuple(_row(metric, models, reference) for metric in metrics(every)),
+        rows=tuple(_row(metric, models, reference, p_values) for metric in metrics(every)),
         notes=_notes(models),
     )
 
 
-def _row(metric: Metric, models: Sequence[Contestant], baseline: Contestant | None) -> Row:
+def _p_values(model: Contestant, baseline: Contestant) -> dict[tuple[str, str], float]:
+    """By group and name of the row: sacrebleu's paired bootstrap of single evaluations, means over directions by all sentences together.
+
+    Over several seeds, the seeds are what varies.
+    """
+    if len(model.evaluations) > 1 or len(baseline.evaluations) > 1:
+        return {}
+    theirs, mine = (each.evaluations[0].translation for each in (baseline, model))
+    if not theirs.keys() & mine.keys():
+        return {}
+    tests = paired_tests(theirs, mine, Method.BOOTSTRAP)
+    values = {f"{test.metric} {direction}": test.p_value for direction, of_direction in tests.items() for test in of_direction}
+    overall = tests.get(ALL_DIRECTIONS) or next(iter(tests.values()))  # the mean of one direction is that direction
+    return {("translation", name): p for name, p in (values | {test.metric: test.p_value for test in overall}).items()}
+
+
+def _row(
+    metric: Metric,
+    models: Sequence[Contestant],
+    baseline: Contestant | None,
+    p_values: Mapping[str, Mapping[tuple[str, str], float]],
+) -> Row:
     return Row(
         group=metric.group,
         name=metric.name,
@@ -113,7 +138,9 @@ def _row(metric: Metric, models: Sequence[Contestant], baseline: Contestant | No
         percent=metric.percent,
         cells={model.name: _cell(_scores(metric, model)) for model in models},
         differences={
-            model.name: _difference(metric, model, baseline) for model in models if baseline is not None and model is not baseline
+            model.name: _difference(metric, model, baseline, p_values[model.name].get((metric.group, metric.name)))
+            for model in models
+            if baseline is not None and model is not baseline
         },
     )
 
@@ -133,13 +160,13 @@ def _cell(scores: Sequence[Score]) -> Cell:
     )
 
 
-def _difference(metric: Metric, model: Contestant, baseline: Contestant) -> Difference:
+def _difference(metric: Metric, model: Contestant, baseline: Contestant, p: float | None) -> Difference:
     """Paired by seed; one evaluation, such as that of an untrained model, stands against every seed of the other."""
     mine, others = ([score.value for score in _scores(metric, each)] for each in (model, baseline))
     length = max(len(mine), len(others))
     mine, others = (values * length if len(values) == 1 else values for values in (mine, others))
     differences = [a - b for a, b in zip(mine, others, strict=False)]
-    return Difference(value=sum(differences) / len(differences), interval=seeds_interval(differences))
+    return Difference(value=sum(differences) / len(differences), interval=seeds_interval(differences), p=p)
 
 
 def _notes(models: Sequence[Contestant]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def label(row: Row) -> str:
 
 def number(value: float, row: Row, *, signed: bool = False) -> str:
     """A value of the row as it is shown: percentages and scores with one decimal, the rest with three."""
-    places = 3 if row.group == "prediction" else 1
+    places = 3 if row.group in ("prediction", "representations") and not row.percent else 1
     return f"{100 * value if row.percent else value:{'+' if signed else ''}.{places}f}"
 
 

@@ -10,7 +10,14 @@ import pytest
 from alignx_fast.comparison.compare import Comparison, Contestant, compare
 from alignx_fast.comparison.write import as_csv, as_latex, as_markdown, write_tables
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation.results import DirectionTranslation, Evaluation, LanguagePerplexity, PairRetrieval, Retrieval
+from alignx_fast.evaluation.results import (
+    DirectionTranslation,
+    Evaluation,
+    LanguagePerplexity,
+    PairRetrieval,
+    Retrieval,
+    TranslatedSentence,
+)
 
 
 def evaluation(chrf: float, top1: float, bits: float = 2.0) -> Evaluation:
@@ -51,7 +58,21 @@ def test_only_what_all_models_have_is_compared() -> None:
         update={"translation": {d: DirectionTranslation(bleu=50, chrf=50, n=20) for d in ("en-sw", "en-de")}}
     )
     table = compare([Contestant("a", (evaluation(10.0, 0.1),)), Contestant("b", (more,))])
-    assert [row.name for row in table.rows if row.group == "translation"] == ["chrF++", "BLEU", "chrF++ en-sw"]
+    assert [row.name for row in table.rows if row.group == "translation"] == ["chrF++", "BLEU", "chrF++ en-sw", "BLEU en-sw"]
+
+
+def test_two_models_are_tested_on_their_sentences() -> None:
+    """Single evaluations get sacrebleu's p-values; a baseline without the same sentences cannot be compared."""
+    references = [f"the {word} is on the table today" for word in ("cat", "dog", "book", "lamp", "cup", "pen", "hat", "bag")]
+    made = {}
+    for name, answers in (("good", references), ("bad", [reference[:9] for reference in references])):
+        examples = [TranslatedSentence(source="-", reference=r, hypothesis=a) for r, a in zip(references, answers, strict=True)]
+        scores = DirectionTranslation(bleu=0.0, chrf=len(answers[0]), n=8, tokenizer="13a", examples=tuple(examples))
+        made[name] = Contestant(name, (Evaluation(translation={"de-en": scores}),))
+    row = compare([made["bad"], made["good"]], baseline="bad").rows[0]
+    assert row.differences["good"].p is not None
+    assert row.differences["good"].p < 0.05
+    assert row.differences["good"].is_clear
 
 
 def test_without_translation_there_is_no_line_for_it() -> None:

@@ -110,10 +110,17 @@ def _errors(picked: torch.Tensor) -> list[float]:
     return (picked != torch.arange(len(picked))).double().tolist()
 
 
-def average(searches: Sequence[Search], score: Score) -> tuple[float | None, Interval | None]:
-    """Mean over the searches of the mean over their sentences, with its interval; None where no search has the score."""
+class Average(NamedTuple):
+    """A mean and its interval; None of nothing."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def average(searches: Sequence[Search], score: Score) -> Average:
+    """Mean over the searches that have the score of the mean over their sentences."""
     groups = [values for found in searches if (values := score(found))]
-    return (fmean(map(fmean, groups)) if groups else None), bootstrap_mean(groups)
+    return Average(fmean(map(fmean, groups)) if groups else None, bootstrap_mean(groups))
 
 
 def retrieval(searches: Sequence[Search], languages: Sequence[str]) -> Retrieval:
@@ -124,12 +131,12 @@ def retrieval(searches: Sequence[Search], languages: Sequence[str]) -> Retrieval
     pairs = {f"{languages[found.source]}-{languages[found.target]}": pair_retrieval(found) for found in searches}
     return Retrieval(
         chance=fmean(1 / len(found.found) for found in searches),
-        average=top1_average[0],
-        average_interval=top1_average[1],
-        xsim=xsim_average[0],
-        xsim_interval=xsim_average[1],
-        xsimpp=xsimpp_average[0],
-        xsimpp_interval=xsimpp_average[1],
+        average=top1_average.value,
+        average_interval=top1_average.interval,
+        xsim=xsim_average.value,
+        xsim_interval=xsim_average.interval,
+        xsimpp=xsimpp_average.value,
+        xsimpp_interval=xsimpp_average.interval,
         pairs=dict(sorted(pairs.items())),
     )
 
@@ -137,14 +144,14 @@ def retrieval(searches: Sequence[Search], languages: Sequence[str]) -> Retrieval
 def pair_retrieval(found: Search) -> PairRetrieval:
     """The scores of one direction."""
     top1_mean, xsim_mean, xsimpp_mean = (average([found], score) for score in (top1, xsim, xsimpp))
-    assert top1_mean[0] is not None  # every search has it
+    assert top1_mean.value is not None  # every search has it
     return PairRetrieval(
-        top1=top1_mean[0],
-        top1_interval=top1_mean[1],
-        xsim=xsim_mean[0],
-        xsim_interval=xsim_mean[1],
-        xsimpp=xsimpp_mean[0],
-        xsimpp_interval=xsimpp_mean[1],
+        top1=top1_mean.value,
+        top1_interval=top1_mean.interval,
+        xsim=xsim_mean.value,
+        xsim_interval=xsim_mean.interval,
+        xsimpp=xsimpp_mean.value,
+        xsimpp_interval=xsimpp_mean.interval,
         xsimpp_by_kind=_shares_of_kinds(found),
         n=len(found.found),
     )

@@ -22,7 +22,7 @@ from alignx_fast.evaluation.perplexity import perplexity
 from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.projection import sentence_map
 from alignx_fast.evaluation.results import LanguagePerplexity, LanguageProbe, LayerScores, Retrieval, SentenceMap
-from alignx_fast.evaluation.retrieval import HardVectors, Search, average, retrieval, search, top1, xsim, xsimpp
+from alignx_fast.evaluation.retrieval import Average, HardVectors, Score, Search, average, retrieval, search, top1, xsim, xsimpp
 from alignx_fast.evaluation.separability import language_probe
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import num_layers
@@ -43,7 +43,8 @@ class LayerResult(NamedTuple):
     """What one layer's sentence vectors say."""
 
     similarity: Similarity
-    searches: list[Search]
+    averages: dict[Score, Average]
+    """Top-1, xsim and xsim++ over the pairs of languages."""
     aligned: dict[int, torch.Tensor]
     """By language: [n] bool, as `mexa.aligned` says; empty without a pivot."""
     anisotropy: Anisotropy
@@ -67,6 +68,7 @@ def vector_scores(
     Args:
         sentences: as `encode.tokenise` makes them of `meanings` and `languages`.
         pivot: language with which MEXA compares the others.
+        show: shows how many sentences are read.
     """
     has_LN = present(sentences, len(languages), len(meanings))
     pivot_index = languages.index(pivot) if pivot in languages else None
@@ -76,7 +78,7 @@ def vector_scores(
     negative_examples = encode(tokenizer, [negative.text for negative in negatives])
 
     results: list[LayerResult] = []
-    plane, predicted = SentenceMap(), dict[str, LanguagePerplexity]()
+    at_align_layer, plane, predicted = Retrieval(), SentenceMap(), dict[str, LanguagePerplexity]()
     for reading, hard_reading in passes(model, [s.example for s in sentences], negative_examples, tokens_per_batch, show):
         if reading.nats_S is not None:
             predicted = perplexity(sentences, reading.nats_S, languages)
@@ -84,12 +86,13 @@ def vector_scores(
             vectors_LND = grid(reading.vectors.pop(layer), sentences, has_LN)
             hard = hard_vectors(hard_reading.vectors.pop(layer), hard_language, negatives)
             with torch.autocast(model.device.type, enabled=False):  # cosines in bf16 would nearly all be equal
-                result = layer_result(vectors_LND, has_LN, hard, pivot_index, layer if layer in probed else None, model.device)
-            results.append(result)
+                searches = search(vectors_LND, has_LN, hard, model.device)
+                probed_layer = layer if layer in probed else None
+                results.append(layer_result(searches, vectors_LND, has_LN, pivot_index, probed_layer, model.device))
             if layer == align_layer:
+                at_align_layer = retrieval(searches, languages)
                 plane = sentence_map(vectors_LND, has_LN, languages, meanings, layer)
 
-    at_align_layer = retrieval(results[align_layer].searches, languages)
     against_pivot = mexa([result.aligned for result in results], languages)
     further = {"hard_negatives": counts(negatives), "pivot": pivot if against_pivot else None, "mexa": against_pivot}
     return VectorScores(at_align_layer.model_copy(update=further), plane, layer_scores(results, has_LN), predicted)
@@ -148,18 +151,17 @@ def hard_vectors(vectors_HD: torch.Tensor, language: int | None, negatives: Sequ
 
 
 def layer_result(
+    searches: Sequence[Search],
     vectors_LND: torch.Tensor,
     has_LN: torch.Tensor,
-    hard: HardVectors | None,
     pivot: int | None,
     probed_layer: int | None,
     device: torch.device,
 ) -> LayerResult:
     """All scores of one layer; the languages are told apart only where `probed_layer` gives its number."""
-    searches = search(vectors_LND, has_LN, hard, device)
     return LayerResult(
         similarity=similarity(vectors_LND, has_LN, device),
-        searches=searches,
+        averages={score: average(searches, score) for score in (top1, xsim, xsimpp)},
         aligned=aligned(searches, pivot) if pivot is not None else {},
         anisotropy=anisotropy(vectors_LND, has_LN, device),
         probe=language_probe(vectors_LND, has_LN, probed_layer, device) if probed_layer is not None else None,
@@ -168,18 +170,17 @@ def layer_result(
 
 def layer_scores(results: Sequence[LayerResult], has_LN: torch.Tensor) -> LayerScores:
     """The results of all layers side by side."""
-    averages = {score: [average(result.searches, score) for result in results] for score in (top1, xsim, xsimpp)}
     sentences_aligned = [[hits.double().tolist() for hits in result.aligned.values()] for result in results]
     return LayerScores(
         similarity=tuple(result.similarity.translations for result in results),
         unrelated=tuple(result.similarity.unrelated for result in results),
         cka=tuple(result.similarity.cka for result in results),
-        retrieval=tuple(value for value, _ in averages[top1]),
-        retrieval_interval=tuple(interval for _, interval in averages[top1]),
-        xsim=tuple(value for value, _ in averages[xsim]),
-        xsim_interval=tuple(interval for _, interval in averages[xsim]),
-        xsimpp=tuple(value for value, _ in averages[xsimpp]),
-        xsimpp_interval=tuple(interval for _, interval in averages[xsimpp]),
+        retrieval=tuple(result.averages[top1].value for result in results),
+        retrieval_interval=tuple(result.averages[top1].interval for result in results),
+        xsim=tuple(result.averages[xsim].value for result in results),
+        xsim_interval=tuple(result.averages[xsim].interval for result in results),
+        xsimpp=tuple(result.averages[xsimpp].value for result in results),
+        xsimpp_interval=tuple(result.averages[xsimpp].interval for result in results),
         mexa=tuple(mean([sum(hits) / len(hits) for hits in groups]) for groups in sentences_aligned),
         mexa_interval=tuple(bootstrap_mean(groups) for groups in sentences_aligned),
         same_language=tuple(result.anisotropy.same_language for result in results),

@@ -40,11 +40,10 @@ def metrics(tokenizer: str | None, spbleu: PieceTokenizer | None) -> dict[str, M
 
     Without that tokenizer there are only the metrics that are the same for every language.
     """
-    chosen: dict[str, Metric] = {"chrf": CHRF(word_order=2)}
+    chosen: dict[str, Metric] = {} if tokenizer is None else {"bleu": BLEU(tokenize=tokenizer)}
     if spbleu is not None:
         chosen["spbleu"] = SpBleu(spbleu)
-    if tokenizer is not None:
-        chosen["bleu"] = BLEU(tokenize=tokenizer)
+    chosen["chrf"] = CHRF(word_order=2)
     if tokenizer == "13a":
         chosen["ter"] = TER()
     if tokenizer == "zh":
@@ -52,7 +51,8 @@ def metrics(tokenizer: str | None, spbleu: PieceTokenizer | None) -> dict[str, M
     return chosen
 
 
-TITLES = {"bleu": "BLEU", "chrf": "chrF++", "spbleu": "spBLEU", "ter": "TER"}
+TITLES = {"bleu": "BLEU", "spbleu": "spBLEU", "chrf": "chrF++", "ter": "TER"}
+"""The metrics' names in print."""
 
 
 @dataclass(frozen=True, slots=True)

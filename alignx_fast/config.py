@@ -53,7 +53,8 @@ class ModelSettings(Group):
     tuning: Literal["full", "lora", "qlora"] = "full"
     """What is trained: all weights, adapters, or adapters on 4-bit (NF4) weights."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights; auto is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """Number format of the weights; auto is float32 for full fine-tuning, and for adapters bfloat16 where the GPU or the CPU multiplies in it.
+    A GPU multiplies in its fastest format whatever the weights are in; a CPU in bfloat16 only with auto or bfloat16 here."""
     attention: Literal["auto", "flash_attn", "varlen", "sdpa"] = "auto"
     """FlashAttention package, FlashAttention inside torch, or torch's own attention; auto takes the first that works here."""
     align_layer: int | None = Field(None, ge=1)

@@ -142,7 +142,7 @@ def test_perplexity_equals_independent_sum(model, plain, tokenizer, meanings):
 
 
 def test_the_opening_token():
-    """What the tokenizer puts before a text, else BOS, else the end token; one of each is refused where there is none."""
+    """What the tokenizer puts before a text, else BOS, else the end token; a tokenizer with none of them is refused."""
     assert sentence_opening(build_tokenizer()) == sentence_opening(build_tokenizer(bos=False)) == BOS
     xglm = build_tokenizer()  # XGLM opens its texts with </s>
     xglm.backend_tokenizer.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", EOS)])

@@ -52,7 +52,8 @@ def head_logits(model: nn.Module, hidden_TD: torch.Tensor) -> torch.Tensor:
     """Logits [T, V], with the scaling and soft-capping of the families that have them."""
     config = causal_model(model).config.get_text_config()
     logits_TV: torch.Tensor = head_module(model)(hidden_TD)
-    logits_TV = logits_TV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+    if (scale := getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)) != 1.0:
+        logits_TV = logits_TV * scale
     if softcap := getattr(config, "final_logit_softcapping", None):
         logits_TV = softcap * torch.tanh(logits_TV / softcap)
     return logits_TV

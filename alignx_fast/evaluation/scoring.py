@@ -90,7 +90,8 @@ class CorpusScorer:
                 intervals[name] = Interval(low=max(0.0, result.mean - result.ci), high=result.mean + result.ci)
             signatures.append(f"{TITLES[name]} {signature}")
         if self.spbleu is not None:
-            signatures.append(f"SentencePiece model of spBLEU sha256:{self.spbleu.sha256}")
+            unverified = "" if self.spbleu.verified else " (recorded, not verified)"
+            signatures.append(f"SentencePiece model of spBLEU sha256:{self.spbleu.sha256}{unverified}")
         return CorpusScores(TextScores.model_validate(values), intervals, "; ".join(signatures))
 
 

@@ -25,8 +25,8 @@ class PieceTokenizer(TokenizerSPM):
         UserError: the file is no SentencePiece model.
     """
 
-    def __init__(self, name: str, path: Path, sha256: str) -> None:
-        self.name, self.sha256 = name, sha256
+    def __init__(self, name: str, path: Path, sha256: str, *, verified: bool) -> None:
+        self.name, self.sha256, self.verified = name, sha256, verified
         try:
             self.sp = SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError):
@@ -62,16 +62,17 @@ def find_spbleu(settings: EvaluationSettings) -> PieceTokenizer | None:
             return None
         raise UserError(f"There is no file {path}: name sacrebleu's {name} SentencePiece model with evaluation.spbleu_model.")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    for expected, meaning in (
-        (PUBLISHED_SHA256.get(name), f"published of sacrebleu's {name} model"),
-        (settings.spbleu_sha256, "given by evaluation.spbleu_sha256"),
-    ):
+    known = {
+        f"published of sacrebleu's {name} model": PUBLISHED_SHA256.get(name),
+        "given by evaluation.spbleu_sha256": settings.spbleu_sha256,
+    }
+    for meaning, expected in known.items():
         if expected is not None and sha256 != expected:
             raise UserError(
                 f"{path} has sha256 {sha256}, not {expected}, which is the one {meaning}: "
                 "get the file again, or name another with evaluation.spbleu_model and evaluation.spbleu_tokenizer."
             )
-    return PieceTokenizer(name, path, sha256)
+    return PieceTokenizer(name, path, sha256, verified=any(known.values()))
 
 
 def missing_note(settings: EvaluationSettings) -> str:

@@ -19,12 +19,14 @@ def test_a_named_file_is_recorded_and_checked_against_a_given_digest(pieces: Pat
     digest = hashlib.sha256(pieces.read_bytes()).hexdigest()
     tokenizer = spbleu.find_spbleu(settings(spbleu_tokenizer="flores101", spbleu_model=str(pieces)))
     assert tokenizer is not None
-    assert (tokenizer.name, tokenizer.sha256) == ("flores101", digest)
+    assert (tokenizer.name, tokenizer.sha256, tokenizer.verified) == ("flores101", digest, False)
     assert tokenizer("Guten Tag.") == " ".join(
         sentencepiece.SentencePieceProcessor(model_file=str(pieces)).encode("Guten Tag.", out_type=str)
     )
     given = settings(spbleu_tokenizer="flores101", spbleu_model=str(pieces), spbleu_sha256=digest)
-    assert spbleu.find_spbleu(given) is not None
+    tokenizer = spbleu.find_spbleu(given)
+    assert tokenizer is not None
+    assert tokenizer.verified
     wrong = settings(spbleu_tokenizer="flores101", spbleu_model=str(pieces), spbleu_sha256="0" * 64)
     with pytest.raises(UserError, match=rf"has sha256 {digest}, not 0000.*evaluation\.spbleu_sha256.*get the file again"):
         spbleu.find_spbleu(wrong)
@@ -41,7 +43,7 @@ def test_the_published_digest_is_accepted(pieces: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(spbleu.PUBLISHED_SHA256, "flores200", hashlib.sha256(pieces.read_bytes()).hexdigest())
     tokenizer = spbleu.find_spbleu(settings(spbleu_model=str(pieces)))
     assert tokenizer is not None
-    assert tokenizer.signature() == "flores200"
+    assert (tokenizer.signature(), tokenizer.verified) == ("flores200", True)
 
 
 def test_a_file_is_found_where_sacrebleu_keeps_it(pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,10 @@ from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation import scoring, spbleu
+from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.generation import Answer, answers
 from alignx_fast.evaluation.progress import not_shown
+from alignx_fast.evaluation.results import EvaluatedAt
 from alignx_fast.evaluation.scoring import CorpusScorer, bleu_tokenizer
 from alignx_fast.evaluation.spbleu import find_spbleu
 from alignx_fast.evaluation.translation import (
@@ -83,7 +85,7 @@ def test_perfect_translations_score_best_and_chance_is_low(pieces):
     assert "BLEU nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a" in scores.signature
     assert "nw:2" in scores.signature
     assert "tok:flores101" in scores.signature
-    assert f"sha256:{find_spbleu(settings).sha256}" in scores.signature
+    assert f"sha256:{find_spbleu(settings).sha256} (recorded, not verified)" in scores.signature
     assert scores.comet is None
 
 
@@ -180,6 +182,28 @@ def test_few_shot_beam_search_is_recorded(model, tokenizer, meanings):
     settings = EvaluationSettings(translation_sentences=3, translation_shots=2, beams=3, max_new_tokens=4)
     scores, _ = translation(model, tokenizer, meanings, settings, ["de", "en"], Template.alpaca(), not_shown)
     assert {(scored.shots, scored.beams, scored.n) for scored in scores.values()} == {(2, 3, 3)}
+
+
+def test_a_wrong_file_is_refused_before_anything_is_read(model, tokenizer, meanings, pieces):
+    titles = []
+
+    def show(title, total):
+        titles.append(title)
+        return not_shown(title, total)
+
+    with pytest.raises(UserError, match="published of sacrebleu's flores200 model"):
+        evaluate(
+            model,
+            tokenizer,
+            meanings,
+            EvaluationSettings(spbleu_model=str(pieces)),
+            evaluated_at=EvaluatedAt.NOW,
+            languages=None,
+            align_layer=1,
+            template=Template.alpaca(),
+            show=show,
+        )
+    assert titles == []
 
 
 def comet_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Path:

@@ -55,7 +55,7 @@ def evaluate(
         UserError: no held-out sentence has text in any of the languages, or a task or a translation score cannot run.
     """
     if settings.tasks:
-        check_tasks(settings.tasks, settings.task_folder)
+        check_tasks(settings)
     if translate and settings.translation_sentences:
         check_translation(settings)
     wanted = wanted_languages(meanings, languages)
@@ -90,8 +90,7 @@ def evaluate(
         return Evaluation(translation=scores, notes=tuple(notes))
 
     def tasks() -> Evaluation:
-        with show("answering understanding tasks", len(settings.tasks)):
-            scores = understanding(model, tokenizer, settings.tasks, settings.task_folder, settings.task_examples)
+        scores = understanding(model, tokenizer, settings, show)
         return Evaluation(understanding=scores, notes=tuple(understanding_notes(settings.tasks, scores)))
 
     todo: list[tuple[str, Callable[[], Evaluation]]] = [("sentences", sentences)]

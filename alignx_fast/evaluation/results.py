@@ -267,6 +267,8 @@ class TaskScore(Scores):
     """0 to 1."""
     stderr: float | None = None
     """Standard error of `score`."""
+    interval: Interval | None = None
+    """Around `score`, over examples."""
     n: int | None = None
     """Examples answered."""
 

@@ -64,7 +64,7 @@ def check_runnable(settings: Settings) -> None:
         if importlib.util.find_spec(backend) is None:
             raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
     if settings.evaluation.enabled and settings.evaluation.tasks:
-        check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
+        check_tasks(settings.evaluation)
     layers = settings.model.tiny_layers
     if settings.model.path != BUILTIN_TINY:
         layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers

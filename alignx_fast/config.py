@@ -280,6 +280,8 @@ class EvaluationSettings(Group):
     """Folder with lm-eval task files of your own, which `tasks` may name too."""
     task_examples: int = Field(200, gt=0)
     """Examples of each task."""
+    continuations: int = Field(0, ge=0)
+    """Held-out sentences per language that are continued from their first halves, and held-out instructions that are answered; 0 skips both."""
 
 
 class Settings(Group):

@@ -26,9 +26,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
     `show` shows the progress of each of the `tasks` tasks, in place of lm-eval's own bars.
     """
 
-    def __init__(
-        self, model: Model, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int, show: Show, tasks: int
-    ) -> None:
+    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int, show: Show, tasks: int) -> None:
         super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer))  # it may set a padding token
         self.tokens_per_batch, self.show, self.tasks = tokens_per_batch, show, tasks
         self.tokens_with_logits = min(tokens_per_batch, LOGITS // model.config.get_text_config().vocab_size)

@@ -272,11 +272,16 @@ class EvaluationSettings(Group):
     tokens_per_batch: int = Field(4096, gt=0)
     """Tokens in one evaluation forward pass."""
     tasks: Words = []
-    """Understanding tasks of lm-evaluation-harness, such as xnli_de; needs `pip install 'alignx-fast[understanding]'`."""
+    """Understanding tasks of lm-evaluation-harness, such as xnli_de, or on local files, such as local_xcopa_sw; needs
+    `pip install 'alignx-fast[understanding]'`."""
+    task_data: Folder | None = None
+    """Folder with the files of the local tasks: understanding_xcopa.jsonl and its like, also gzipped."""
     task_folder: Folder | None = None
     """Folder with lm-eval task files of your own, which `tasks` may name too."""
     task_examples: int = Field(200, gt=0)
     """Examples of each task."""
+    continuations: int = Field(0, ge=0)
+    """Held-out sentences per language that are continued from their first halves, and held-out instructions that are answered; 0 skips both."""
 
 
 class Settings(Group):

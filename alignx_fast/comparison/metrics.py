@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from alignx_fast.evaluation.results import DirectionTranslation, Evaluation, Interval, LayerScores
+from alignx_fast.evaluation.results import DirectionTranslation, Evaluation, Interval, LayerScores, MonolingualScore
 
 Part = TypeVar("Part")
 
@@ -42,6 +43,8 @@ def metrics(evaluations: Sequence[Evaluation]) -> list[Metric]:
         *_representations(evaluations),
         *_prediction(evaluations),
         *_understanding(evaluations),
+        *_monolingual("continuations", evaluations, lambda evaluation: evaluation.continuations),
+        *_monolingual("answers to instructions", evaluations, lambda evaluation: evaluation.answers),
     ]
     return [metric for metric in candidates if all(metric.read(evaluation) is not None for evaluation in evaluations)]
 
@@ -187,7 +190,35 @@ def _understanding(evaluations: Sequence[Evaluation]) -> Iterable[Metric]:
 
     yield Metric("understanding", "mean of the tasks", reader(tasks), percent=True)
     for task in tasks:
-        yield Metric("understanding", task, reader([task]), percent=True)
+        yield Metric("understanding", task, partial(_task, task), percent=True)
+
+
+def _task(name: str, evaluation: Evaluation) -> Score:
+    task = evaluation.understanding[name]
+    return Score(task.score, task.n, task.interval)
+
+
+def _monolingual(
+    group: str, evaluations: Sequence[Evaluation], part: Callable[[Evaluation], Mapping[str, MonolingualScore]]
+) -> Iterable[Metric]:
+    languages = shared_keys(part(evaluation) for evaluation in evaluations)
+
+    def reader(
+        code: str, value: Callable[[MonolingualScore], float | None], interval: Callable[[MonolingualScore], Interval | None]
+    ) -> Callable[[Evaluation], Score | None]:
+        def read(evaluation: Evaluation) -> Score | None:
+            score = part(evaluation)[code]
+            number = value(score)
+            return None if number is None else Score(number, score.n, interval(score))
+
+        return read
+
+    for code in languages:
+        right = reader(code, lambda score: score.right_language, lambda score: score.right_language_interval)
+        repeated = reader(code, lambda score: score.repetition, lambda score: score.repetition_interval)
+        yield Metric(group, f"right language {code}", right, percent=True)
+        yield Metric(group, f"repeated 4-grams {code}", repeated, more_is_better=False, percent=True)
+        yield Metric(group, f"chrF {code}", reader(code, lambda score: score.chrf, lambda score: score.chrf_interval))
 
 
 def shared_keys(parts: Iterable[Mapping[str, object]]) -> list[str]:

@@ -76,6 +76,13 @@ def sentences_trained_on(settings: Settings) -> Iterator[str]:
             yield from (row.src, row.tgt) if isinstance(row, Pair) else (row.input, row.output)
 
 
+def held_out_instructions(settings: Settings) -> list[Instruction]:
+    """The general instructions that stage 2 holds out; none where there is no such stage."""
+    if "instruct" not in settings.stages:
+        return []
+    return [row for row in gather(settings, "instruct").dev.rows if isinstance(row, Instruction)]
+
+
 class _Sources:
     """The sources of a stage; reading them counts their rows and collects those that cannot be used."""
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
-from alignx_fast.data.rows import Meaning
+from alignx_fast.data.rows import Instruction, Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.encode import sentence_opening, tokenise
+from alignx_fast.evaluation.monolingual import continuations, instruction_answers, unfinished_notes
 from alignx_fast.evaluation.parts import Parts, joined
 from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, LanguagePerplexity, Retrieval, TaskScore
@@ -35,11 +36,12 @@ def evaluate(
     align_layer: int,
     template: Template,
     translate: bool = True,
+    instructions: Sequence[Instruction] = (),
     show: Show = not_shown,
     parts_file: Path | None = None,
     model_fingerprint: str = "",
 ) -> Evaluation:
-    """Retrieval, layer similarity, perplexity, translation, understanding tasks and a map of the sentence vectors.
+    """Retrieval, layer similarity, perplexity, translation, understanding tasks, text in one language and a map of the sentence vectors.
 
     The model, its `training` flags and all random states are as before afterwards; two calls give the same result.
 
@@ -47,6 +49,7 @@ def evaluate(
         meanings: held-out sentences; at most `settings.sentences` are used, those in all languages if there are enough.
         languages: languages to score; None for all that the meanings have.
         align_layer: layer of the headline retrieval score and of the map.
+        instructions: held-out instructions, answered where `settings.continuations` asks for it.
         show: shows the progress of each part.
         parts_file: keeps the parts that are done, so that an evaluation that was cut off goes on; the caller deletes it once the scores are safe.
         model_fingerprint: tells the parts of one model from those of another.
@@ -55,14 +58,17 @@ def evaluate(
         UserError: no held-out sentence has text in any of the languages, or a task or a translation score cannot run.
     """
     if settings.tasks:
-        check_tasks(settings.tasks, settings.task_folder)
+        check_tasks(settings)
     if translate and settings.translation_sentences:
         check_translation(settings)
     wanted = wanted_languages(meanings, languages)
     meanings = choose_meanings(meanings, wanted, settings.sentences)
     codes = languages_with_text(meanings, wanted)
     inputs = [model_fingerprint, settings.model_dump(mode="json"), [asdict(meaning) for meaning in meanings], codes, align_layer]
-    parts = Parts(parts_file, [*inputs, template.before_instruction, template.before_response, translate])
+    parts = Parts(
+        parts_file,
+        [*inputs, template.before_instruction, template.before_response, translate, [asdict(row) for row in instructions]],
+    )
 
     def sentences() -> Evaluation:
         rows = tokenise(tokenizer, meanings, codes)
@@ -90,15 +96,28 @@ def evaluate(
         return Evaluation(translation=scores, notes=tuple(notes))
 
     def tasks() -> Evaluation:
-        with show("answering understanding tasks", len(settings.tasks)):
-            scores = understanding(model, tokenizer, settings.tasks, settings.task_folder, settings.task_examples)
+        scores = understanding(model, tokenizer, settings, show)
         return Evaluation(understanding=scores, notes=tuple(understanding_notes(settings.tasks, scores)))
+
+    def continued() -> Evaluation:
+        with show("continuing sentences", len(codes)) as advance:
+            scores = continuations(model, tokenizer, meanings, codes, settings, advance)
+        return Evaluation(continuations=scores, notes=tuple(unfinished_notes("continuations", scores)))
+
+    def answered() -> Evaluation:
+        with show("answering instructions", len(codes)) as advance:
+            scores = instruction_answers(model, tokenizer, template, instructions, codes, settings, advance)
+        return Evaluation(answers=scores, notes=tuple(unfinished_notes("answers", scores)))
 
     todo: list[tuple[str, Callable[[], Evaluation]]] = [("sentences", sentences)]
     if translate and settings.translation_sentences:
         todo.append(("translations", translations))
     if settings.tasks:
         todo.append(("tasks", tasks))
+    if settings.continuations:
+        todo.append(("continuations", continued))
+    if settings.continuations and instructions:
+        todo.append(("answers", answered))
     with undisturbed(model):
         done = [parts.take(name, partial(_timed, score)) for name, score in todo]
     whole = Evaluation(

@@ -267,8 +267,39 @@ class TaskScore(Scores):
     """0 to 1."""
     stderr: float | None = None
     """Standard error of `score`."""
+    interval: Interval | None = None
+    """Around `score`, over examples."""
     n: int | None = None
     """Examples answered."""
+
+
+class GeneratedText(Scores):
+    """What a model said after a prompt, and how the data goes on."""
+
+    prompt: str
+    reference: str
+    text: str
+
+
+class MonolingualScore(Scores):
+    """Texts that a model generated in one language after prompts in that language."""
+
+    n: int
+    """Texts generated."""
+    right_language: float | None = None
+    """Share of texts (0 to 1) in the language of their prompt; None where that cannot be told."""
+    right_language_interval: Interval | None = None
+    repetition: float | None = None
+    """Share of 4-grams (0 to 1) that stood in the same text before, mean over texts."""
+    repetition_interval: Interval | None = None
+    chrf: float | None = None
+    """chrF against how the data goes on, 0 to 100, mean over texts."""
+    chrf_interval: Interval | None = None
+    chrf_chance: float | None = None
+    """The same score of another prompt's reference: fluent, in the right language, and wrong."""
+    unfinished: float | None = None
+    """Share of texts (0 to 1) that had not ended at the longest length."""
+    examples: tuple[GeneratedText, ...] = ()
 
 
 class Evaluation(Scores):
@@ -294,6 +325,10 @@ class Evaluation(Scores):
     """By direction, such as "en-de"."""
     understanding: dict[str, TaskScore] = {}
     """By task."""
+    continuations: dict[str, MonolingualScore] = {}
+    """By language: held-out sentences continued from their first halves."""
+    answers: dict[str, MonolingualScore] = {}
+    """By language: held-out instructions answered."""
     notes: tuple[str, ...] = ()
     """What a reader must know before believing the scores."""
     seconds: float | None = None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from alignx_fast.evaluation.results import EvaluatedAt, LayerScores
+from alignx_fast.evaluation.results import EvaluatedAt, LayerScores, MonolingualScore
 from alignx_fast.report.formats import decimal, or_dash, percent, three_decimals, whole
 from alignx_fast.report.labels import POINT_TITLES
 from alignx_fast.report.read import Evaluations
@@ -32,6 +32,14 @@ class ScoreTable:
     rows: list[list[str]]
     count: str | None = None
     """Heading of the last column: what the scores were counted over."""
+
+
+MONOLINGUAL: list[Column[MonolingualScore]] = [
+    Column("right language", lambda score: score.right_language, percent),
+    Column("repeated 4-grams", lambda score: score.repetition, percent),
+    Column("chrF", lambda score: score.chrf, decimal),
+    Column("without an end", lambda score: score.unfinished, percent),
+]
 
 
 def score_tables(evaluations: Evaluations) -> list[ScoreTable]:
@@ -78,6 +86,22 @@ def score_tables(evaluations: Evaluations) -> list[ScoreTable]:
             ],
             "examples",
             lambda task: task.n,
+        ),
+        table(
+            "Sentences continued, by language",
+            "language",
+            {at: evaluation.continuations for at, evaluation in evaluations.items()},
+            MONOLINGUAL,
+            "texts",
+            lambda score: score.n,
+        ),
+        table(
+            "Instructions answered, by language",
+            "language",
+            {at: evaluation.answers for at, evaluation in evaluations.items()},
+            MONOLINGUAL,
+            "texts",
+            lambda score: score.n,
         ),
         layer_table(evaluations),
     ]

@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "tracking",
     "evaluation.tasks",
     "evaluation.task_folder",
+    "evaluation.task_data",
 )
 """Ends of the settings that may change when a run is resumed: memory, speed and record."""
 

@@ -9,14 +9,16 @@ import importlib.util
 import logging
 import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from alignx_fast.config import BUILTIN_TINY, Settings
-from alignx_fast.data.gather import training_texts
+from alignx_fast.data.gather import held_out_instructions, training_texts
 from alignx_fast.data.prepare import Prepared, prepare
+from alignx_fast.data.rows import Instruction
 from alignx_fast.data.templates import choose
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
@@ -64,7 +66,7 @@ def check_runnable(settings: Settings) -> None:
         if importlib.util.find_spec(backend) is None:
             raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
     if settings.evaluation.enabled and settings.evaluation.tasks:
-        check_tasks(settings.evaluation.tasks, settings.evaluation.task_folder)
+        check_tasks(settings.evaluation)
     layers = settings.model.tiny_layers
     if settings.model.path != BUILTIN_TINY:
         layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
@@ -227,12 +229,18 @@ class Run:
                 align_layer=self.align_layer,
                 template=choose(self.settings.data.template, self.tokenizer),
                 translate=at is not EvaluatedAt.NTP_ONLY,
+                instructions=self._instructions,
                 show=shown,
                 parts_file=parts_file,
             )
             write_json(file, scores.to_json())
             parts_file.unlink(missing_ok=True)
         self._print_scores(at, scores)
+
+    @cached_property
+    def _instructions(self) -> list[Instruction]:
+        """Held-out instructions, where the evaluation asks for answers."""
+        return held_out_instructions(self.settings) if self.settings.evaluation.continuations else []
 
     def _scores(self, file: Path) -> Evaluation | None:
         """The scores of an evaluation that was done; None where it is to do, also where they are damaged."""

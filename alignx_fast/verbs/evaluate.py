@@ -12,9 +12,9 @@ from alignx_fast.comparison.write import as_markdown, write_tables
 from alignx_fast.config import SHORT, load_settings
 from alignx_fast.data.corpora import read_meanings
 from alignx_fast.data.dedupe import normalise
-from alignx_fast.data.gather import sentences_trained_on
+from alignx_fast.data.gather import held_out_instructions, sentences_trained_on
 from alignx_fast.data.prepare import prepare
-from alignx_fast.data.rows import Meaning
+from alignx_fast.data.rows import Instruction, Meaning
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.progress import shown
@@ -32,6 +32,7 @@ class HeldOut:
 
     meanings: Sequence[Meaning]
     languages: list[str] | None
+    instructions: Sequence[Instruction] = ()
 
 
 def score(
@@ -111,7 +112,8 @@ def _evaluate(
     trained = open_trained(path, overrides)
     if held_out is None:
         prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
-        held_out = HeldOut(prepared.eval_meanings, prepared.languages)
+        instructions = held_out_instructions(trained.settings) if trained.settings.evaluation.continuations else []
+        held_out = HeldOut(prepared.eval_meanings, prepared.languages, instructions)
     elif not allow_overlap:
         refuse_overlap(path, held_out.meanings)
     asked = trained.settings.evaluation.languages if "evaluation.languages" in overrides else None
@@ -126,6 +128,7 @@ def _evaluate(
         languages=asked or held_out.languages,
         align_layer=trained.align_layer,
         template=trained.template,
+        instructions=held_out.instructions,
         show=shown,
         parts_file=None if file is None else parts_file(file),
         model_fingerprint=_fingerprint(path),

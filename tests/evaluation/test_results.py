@@ -23,6 +23,8 @@ KEYS = [
     "perplexity",
     "translation",
     "understanding",
+    "continuations",
+    "answers",
     "notes",
     "seconds",
 ]

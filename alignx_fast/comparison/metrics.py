@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from alignx_fast.evaluation.results import DirectionTranslation, Evaluation, Interval, LayerScores, MonolingualScore
+from alignx_fast.evaluation.results import (
+    DirectionTranslation,
+    Evaluation,
+    Interval,
+    LayerScores,
+    MonolingualScore,
+    MonolingualScore,
+)
 
 Part = TypeVar("Part")
 
@@ -43,6 +50,8 @@ def metrics(evaluations: Sequence[Evaluation]) -> list[Metric]:
         *_representations(evaluations),
         *_prediction(evaluations),
         *_understanding(evaluations),
+        *_one_language("continuations", evaluations, lambda evaluation: evaluation.continuations),
+        *_one_language("answers", evaluations, lambda evaluation: evaluation.answers),
         *_monolingual("continuations", evaluations, lambda evaluation: evaluation.continuations),
         *_monolingual("answers to instructions", evaluations, lambda evaluation: evaluation.answers),
     ]
@@ -184,7 +193,10 @@ def _understanding(evaluations: Sequence[Evaluation]) -> Iterable[Metric]:
     def reader(names: Sequence[str]) -> Callable[[Evaluation], Score | None]:
         def read(evaluation: Evaluation) -> Score | None:
             scores = [evaluation.understanding[name] for name in names]
-            return Score(sum(s.score for s in scores) / len(scores), sum(s.n or 0 for s in scores) or None) if scores else None
+            if not scores:
+                return None
+            interval = scores[0].interval if len(scores) == 1 else None
+            return Score(sum(s.score for s in scores) / len(scores), sum(s.n or 0 for s in scores) or None, interval)
 
         return read
 
@@ -219,6 +231,30 @@ def _monolingual(
         yield Metric(group, f"right language {code}", right, percent=True)
         yield Metric(group, f"repeated 4-grams {code}", repeated, more_is_better=False, percent=True)
         yield Metric(group, f"chrF {code}", reader(code, lambda score: score.chrf, lambda score: score.chrf_interval))
+
+
+ONE_LANGUAGE: tuple[tuple[str, Callable[[MonolingualScore], float | None], bool, bool], ...] = (
+    ("right language", lambda score: score.right_language, True, True),
+    ("repeated 4-grams", lambda score: score.repetition, False, True),
+    ("chrF", lambda score: score.chrf, True, False),
+)
+"""Name, value, whether more is better, whether it is a share."""
+
+
+def _one_language(
+    group: str, evaluations: Sequence[Evaluation], part: Callable[[Evaluation], Mapping[str, MonolingualScore]]
+) -> Iterable[Metric]:
+    languages = shared_keys(part(evaluation) for evaluation in evaluations)
+    for name, value, more_is_better, percent in ONE_LANGUAGE:
+
+        def read(evaluation: Evaluation, value: Callable[[MonolingualScore], float | None] = value) -> Score | None:
+            scores = [part(evaluation)[code] for code in languages]
+            known = [number for score in scores if (number := value(score)) is not None]
+            if not known or len(known) < len(scores):
+                return None
+            return Score(sum(known) / len(known), sum(score.n for score in scores))
+
+        yield Metric(group, name, read, more_is_better, percent)
 
 
 def shared_keys(parts: Iterable[Mapping[str, object]]) -> list[str]:

@@ -11,7 +11,6 @@ from alignx_fast.evaluation.results import (
     Interval,
     LayerScores,
     MonolingualScore,
-    MonolingualScore,
 )
 
 Part = TypeVar("Part")

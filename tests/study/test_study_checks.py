@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from support.studies import read_study, study_tree, text, write_lines
 
+from alignx_fast import cli, recipes
 from alignx_fast.errors import UserError
 from alignx_fast.study import run as run_module
 from alignx_fast.study.layout import Layout, run_settings
 from alignx_fast.study.run import run_study
-from alignx_fast.study.spec import Study, merged
+from alignx_fast.study.spec import Study, load_study, merged
 from alignx_fast.training.folder import write_settings
 
 
@@ -136,3 +137,24 @@ def test_two_at_once_are_refused(data: Path, tmp_path: Path, no_process: list[St
     monkeypatch.setattr(run_module, "write_results", lambda _: run_study(study, 1))
     with pytest.raises(UserError, match="is at work in"):
         run_study(study, 1)
+
+
+@pytest.mark.parametrize("name", recipes.study_names())
+def test_the_small_version_of_a_study_passes_all_checks(name: str, data: Path, tmp_path: Path, no_process: list[Study]) -> None:
+    changes = {"data.cache_dir": str(data / "cache")}
+    study = load_study(recipes.find_study(name), changes, output=tmp_path / "out", smoke=True)
+    run_study(study, 1)
+    assert [variant.name for variant in no_process[0].variants] == [variant.name for variant in study.variants]
+
+
+def test_a_failed_run_ends_in_exit_code_1(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_study(study_tree(data, tmp_path / "out"), tmp_path)
+    asked: list[tuple[Study, int]] = []
+    monkeypatch.setattr("alignx_fast.verbs.study.run_study", lambda study, jobs: asked.append((study, jobs)) or ["a failure"])
+    with pytest.raises(SystemExit) as stop:
+        cli.app(
+            ["study", str(tmp_path / "study-file.yaml"), "--jobs", "2", "--align.max_steps", "7"], result_action="return_value"
+        )
+    assert stop.value.code == 1
+    ((study, jobs),) = asked
+    assert (study.variants[1].settings.align.max_steps, jobs) == (7, 2)

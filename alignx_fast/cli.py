@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from alignx_fast import logs
 from alignx_fast.errors import UserError
@@ -21,7 +22,7 @@ app = App(
     help="Make a language model more multilingual on one GPU: align its representations on parallel text, then tune it on instructions.",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
-recipes_app = App(name="recipes", help="List, show or copy the recipes that come with the package.")
+recipes_app = App(name="recipes", help="List, show or copy the recipes and studies that come with the package.")
 app.command(recipes_app)
 
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
@@ -148,6 +149,34 @@ def evaluate(
 
 
 @app.command
+def study(
+    file: Annotated[str, Parameter(help="A study name (see `alignx-fast recipes`) or a YAML file.")],
+    *settings: Overrides,
+    output: HomePath | None = None,
+    jobs: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    smoke: bool = False,
+) -> None:
+    """Train and score variants of a run with several seeds, and compare them on one page. The same command goes on after a stop.
+
+    Any setting that the variants share can be given as --group.setting value, for example --model.path FOLDER.
+
+    Parameters
+    ----------
+    output:
+        Study folder in place of the file's.
+    jobs:
+        Runs at the same time; they share the threads of this machine.
+    smoke:
+        Run the study's small version, which shows in minutes that everything works.
+    """
+    from alignx_fast.recipes import find_study
+    from alignx_fast.verbs.study import study as run
+
+    if not run(find_study(file), overrides_from(settings), output=output, jobs=jobs, smoke=smoke):
+        sys.exit(1)
+
+
+@app.command
 def translate(model: Trained, *text: str, to: str, source: Annotated[str, Parameter(name=["--from", "--source"])] = "en") -> None:
     """Translate sentences with a trained model; without TEXT, one line of standard input at a time.
 
@@ -215,11 +244,14 @@ def schema() -> None:
 
 @recipes_app.default
 def recipes_list() -> None:
-    """List the recipes."""
-    from alignx_fast.recipes import names, purpose
+    """List recipes and studies."""
+    from alignx_fast.recipes import names, purpose, study_names
 
     width = max(map(len, names()))
     for name in names():
+        print(f"{name:{width}}  {purpose(name)}")
+    print("\nStudies, for `alignx-fast study`:")
+    for name in study_names():
         print(f"{name:{width}}  {purpose(name)}")
 
 
@@ -247,12 +279,12 @@ def recipes_show(name: str, *, all: bool = False) -> None:
 
 @recipes_app.command(name="copy")
 def recipes_copy(name: str, target: HomePath = Path()) -> None:
-    """Copy a recipe to a file or folder to change it there, and the schema of the settings beside it.
+    """Copy a recipe or a study to a file or folder to change it there, and the schema of the settings beside a recipe.
 
     Parameters
     ----------
     name:
-        A recipe name or a YAML file.
+        A recipe name, a study name or a YAML file.
     target:
         A new file or a folder; nothing is overwritten.
     """
@@ -270,8 +302,8 @@ def main() -> None:
     except UserError as error:
         sys.exit(_say(str(error), 2))
     except KeyboardInterrupt:
-        resumes = sys.argv[1:2] == ["train"]
-        sys.exit(_say("Stopped." + (" `--resume` continues from the last checkpoint." if resumes else ""), 130))
+        go_on = {"train": " `--resume` continues from the last checkpoint.", "study": " The same command goes on from there."}
+        sys.exit(_say("Stopped." + go_on.get("".join(sys.argv[1:2]), ""), 130))
     except ModuleNotFoundError as error:
         from alignx_fast.environment import PACKAGES
 

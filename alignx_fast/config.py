@@ -340,20 +340,26 @@ def set_dotted(tree: dict[str, object], dotted: str, value: object) -> None:
     tree[leaf] = value
 
 
-def explain(error: ValidationError, origin: str) -> str:
-    """The first problem of a validation error as one sentence; unknown keys get the nearest known name."""
+def explain(error: ValidationError, origin: str, group: type[BaseModel] | None = None) -> str:
+    """The first problem of a validation error as one sentence; unknown keys get the nearest known name of `group` (default: the settings)."""
+    known = known_keys(group or Settings)
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     dotted = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.5)
-        hint = f" Did you mean `{near[0]}`?" if near else " `alignx-fast recipes show quickstart --all` lists every setting."
+        near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
+        every = (
+            "`alignx-fast recipes show quickstart --all` lists every setting."
+            if group is None
+            else f"Known are {', '.join(known)}."
+        )
+        hint = f" Did you mean `{near[0]}`?" if near else f" {every}"
         return f"{origin}: unknown setting `{dotted}`.{hint}"
     words = problem["msg"].removeprefix("Value error, ")
     words = words if words.startswith("YAML") else words[0].lower() + words[1:]
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # of a whole group
         return f"{origin}: {words}."
-    if dotted not in known_keys() and ".".join(path[:-1]) in known_keys() and not path[-1].isdigit():
+    if dotted not in known and ".".join(path[:-1]) in known and not path[-1].isdigit():
         dotted = ".".join(path[:-1])  # pydantic names the member of a union last
     return f"{origin}: setting `{dotted}` is {SHORT.repr(problem['input'])}: {words}."
 

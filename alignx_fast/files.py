@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def publish(partial: Path, folder: Path) -> None:
     sync_tree(partial)
     partial.rename(folder)
     sync(folder.parent)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file, which costs no space; a copy where the file system has none."""
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def sync_tree(folder: Path) -> None:

@@ -72,10 +72,10 @@ def open_folder(settings: Settings, inputs: RunInputs, *, resume: bool, accept_c
     return accepted
 
 
-def write_settings(settings: Settings) -> None:
-    """Save the settings in the run folder."""
+def write_settings(settings: Settings, folder: Path | None = None) -> None:
+    """Save the settings in the run folder, or in the folder that is about to become it."""
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(settings.output / "settings.yaml", text)
+    write_text((folder or settings.output) / "settings.yaml", text)
 
 
 def holds_results(folder: Path) -> bool:
@@ -118,10 +118,22 @@ def _settings_before(folder: Path, inputs: RunInputs) -> Settings | None:
     return None if damaged else load_settings(file)
 
 
-def _changes(before: Settings, settings: Settings, inputs: RunInputs, *, accept_changes: bool) -> list[str]:
-    folder, may_change = settings.output, MAY_CHANGE + (PLACES if inputs.fingerprints else ())
+def changed_settings(settings: Settings) -> list[str]:
+    """The settings with which the run in `settings.output` cannot be continued, by dotted name; none where there is no run."""
+    inputs = RunInputs(settings.output)
+    before = _settings_before(settings.output, inputs) if holds_results(settings.output) else None
+    return [] if before is None else _changed(before, settings, inputs)
+
+
+def _changed(before: Settings, settings: Settings, inputs: RunInputs) -> list[str]:
+    may_change = MAY_CHANGE + (PLACES if inputs.fingerprints else ())
     old, new = dotted(before.model_dump(mode="json")), dotted(settings.model_dump(mode="json"))
-    changed = [key for key in new if new[key] != old.get(key) and key != "output" and not key.endswith(may_change)]
+    return [key for key in new if new[key] != old.get(key) and key != "output" and not key.endswith(may_change)]
+
+
+def _changes(before: Settings, settings: Settings, inputs: RunInputs, *, accept_changes: bool) -> list[str]:
+    folder, changed = settings.output, _changed(before, settings, inputs)
+    old, new = dotted(before.model_dump(mode="json")), dotted(settings.model_dump(mode="json"))
     for key in changed:
         if key.startswith(FIXED) and accept_changes:
             raise UserError(

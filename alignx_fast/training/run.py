@@ -25,7 +25,7 @@ from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.progress import shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
-from alignx_fast.files import publish, read_json, read_object, write_json
+from alignx_fast.files import link_or_copy, publish, read_json, read_object, write_json
 from alignx_fast.hardware import on_gpu
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
@@ -269,7 +269,7 @@ class Run:
             partial = self.folder / "model.partial"
             shutil.rmtree(partial, ignore_errors=True)
             # Hard links: the final model costs no second copy on disk.
-            shutil.copytree(self.folder / last / "model", partial, copy_function=_link_or_copy)
+            shutil.copytree(self.folder / last / "model", partial, copy_function=link_or_copy)
             publish(partial, folder)
 
 
@@ -306,10 +306,3 @@ def samples(folder: Path, count: int = 4) -> list[str]:
             f"   reference  {example.reference}",
         ]
     return lines
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        Path(target).hardlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)

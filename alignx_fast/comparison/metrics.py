@@ -107,6 +107,7 @@ def _directions(directions: Sequence[str], score: TextScore) -> Callable[[Evalua
 def _retrieval(evaluations: Sequence[Evaluation]) -> Iterable[Metric]:
     yield Metric("retrieval", "top-1 at the align layer", _average_retrieval, percent=True)
     yield Metric("retrieval", "top-1 at the best layer", _best_retrieval, percent=True)
+    yield Metric("retrieval", "top-1 at the align layer, languages centred", _centred_retrieval, percent=True)
     yield Metric("retrieval", "xsim error at the align layer", _xsim, more_is_better=False, percent=True)
     yield Metric("retrieval", "xsim++ error into English", _xsimpp, more_is_better=False, percent=True)
     yield Metric("retrieval", "MEXA, mean over layers", _mexa, percent=True)
@@ -127,6 +128,14 @@ def _average_retrieval(evaluation: Evaluation) -> Score | None:
 def _best_retrieval(evaluation: Evaluation) -> Score | None:
     known = [value for value in evaluation.layers.retrieval if value is not None]
     return Score(max(known), evaluation.sentences) if known else None
+
+
+def _centred_retrieval(evaluation: Evaluation) -> Score | None:
+    layer, layers = evaluation.align_layer, evaluation.layers
+    if layer is None or layer >= len(layers.retrieval_centred):
+        return None
+    value = layers.retrieval_centred[layer]
+    return None if value is None else Score(value, evaluation.sentences, layers.retrieval_centred_interval[layer])
 
 
 def _xsim(evaluation: Evaluation) -> Score | None:

@@ -157,6 +157,10 @@ class LayerScores(Scores):
     retrieval: tuple[float | None, ...] = ()
     """Top-1 accuracy, 0 to 1."""
     retrieval_interval: tuple[Interval | None, ...] = ()
+    retrieval_centred: tuple[float | None, ...] = ()
+    """The same once the mean of each language's vectors, over the sentences that are scored, is taken away: without what all sentences of a language
+    have in common."""
+    retrieval_centred_interval: tuple[Interval | None, ...] = ()
     xsim: tuple[float | None, ...] = ()
     """Error rate of margin-based search, 0 to 1."""
     xsim_interval: tuple[Interval | None, ...] = ()

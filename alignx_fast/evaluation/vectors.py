@@ -45,6 +45,8 @@ class LayerResult(NamedTuple):
     similarity: Similarity
     averages: dict[Score, Average]
     """Top-1, xsim and xsim++ over the pairs of languages."""
+    centred: Average
+    """Top-1 once each language's mean is taken away."""
     aligned: dict[int, torch.Tensor]
     """By language: [n] bool, as `mexa.aligned` says; empty without a pivot."""
     anisotropy: Anisotropy
@@ -125,6 +127,13 @@ def grid(vectors_SD: torch.Tensor, sentences: Sequence[Sentence], has_LN: torch.
     return vectors_LND
 
 
+def centred(vectors_LND: torch.Tensor, has_LN: torch.Tensor) -> torch.Tensor:
+    """The vectors less the mean of their language, zero where there is none: what is left says how a sentence differs from others."""
+    counts_L11 = has_LN.sum(1).clamp(min=1)[:, None, None]
+    means_L1D = vectors_LND.sum(1, keepdim=True) / counts_L11
+    return (vectors_LND - means_L1D) * has_LN[:, :, None]
+
+
 def english(languages: Sequence[str]) -> int | None:
     """The first language that is English, for which there are hard negatives; None where nothing could be searched for in it."""
     if len(languages) < 2:
@@ -162,6 +171,7 @@ def layer_result(
     return LayerResult(
         similarity=similarity(vectors_LND, has_LN, device),
         averages={score: average(searches, score) for score in (top1, xsim, xsimpp)},
+        centred=average(search(centred(vectors_LND, has_LN), has_LN, device=device), top1),
         aligned=aligned(searches, pivot) if pivot is not None else {},
         anisotropy=anisotropy(vectors_LND, has_LN, device),
         probe=language_probe(vectors_LND, has_LN, probed_layer, device) if probed_layer is not None else None,
@@ -177,6 +187,8 @@ def layer_scores(results: Sequence[LayerResult], has_LN: torch.Tensor) -> LayerS
         cka=tuple(result.similarity.cka for result in results),
         retrieval=tuple(result.averages[top1].value for result in results),
         retrieval_interval=tuple(result.averages[top1].interval for result in results),
+        retrieval_centred=tuple(result.centred.value for result in results),
+        retrieval_centred_interval=tuple(result.centred.interval for result in results),
         xsim=tuple(result.averages[xsim].value for result in results),
         xsim_interval=tuple(result.averages[xsim].interval for result in results),
         xsimpp=tuple(result.averages[xsimpp].value for result in results),

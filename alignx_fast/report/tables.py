@@ -195,6 +195,7 @@ LAYER_COLUMNS = (
     LayerColumn("unrelated", lambda layers: layers.unrelated, three_decimals),
     LayerColumn("CKA", lambda layers: layers.cka, three_decimals),
     LayerColumn("retrieval", lambda layers: layers.retrieval, percent),
+    LayerColumn("retrieval, languages centred", lambda layers: layers.retrieval_centred, percent),
     LayerColumn("xsim, errors", lambda layers: layers.xsim, percent),
     LayerColumn("MEXA", lambda layers: layers.mexa, percent),
     LayerColumn("same language", lambda layers: layers.same_language, three_decimals),

@@ -12,6 +12,7 @@ from alignx_fast.evaluation.mexa import aligned, mexa
 from alignx_fast.evaluation.neighbours import nearest
 from alignx_fast.evaluation.results import PairRetrieval, Retrieval
 from alignx_fast.evaluation.retrieval import HardVectors, average, retrieval, search, top1, xsim, xsimpp
+from alignx_fast.evaluation.vectors import centred
 
 CODES = ["de", "en", "sw"]
 
@@ -169,3 +170,18 @@ def test_averages_draw_the_same_sentences_in_all_pairs() -> None:
     expected = bootstrap_mean([by_sentence.tolist()])
     assert value == pytest.approx(by_sentence.mean())
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_language_that_is_only_moved_is_found_once_it_is_centred() -> None:
+    """Vectors of two languages that differ by one large constant, with a hole: plain search fails, centred search finds every translation."""
+    generator = torch.Generator().manual_seed(0)
+    meaning_ND = torch.randn(40, 16, generator=generator)
+    vectors_LND = torch.stack([meaning_ND, meaning_ND + 50 * torch.randn(16, generator=generator)])
+    has_LN = torch.ones(2, 40, dtype=torch.bool)
+    has_LN[1, 3] = False
+    vectors_LND[1, 3] = 0
+    moved = centred(vectors_LND, has_LN)
+    assert not moved[1, 3].any()
+    torch.testing.assert_close(moved.sum(1), torch.zeros(2, 16), atol=1e-3, rtol=0)
+    assert average(search(vectors_LND, has_LN), top1).value < 0.5
+    assert average(search(moved, has_LN), top1).value == 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from alignx_fast.evaluation.results import (
@@ -51,8 +50,6 @@ def metrics(evaluations: Sequence[Evaluation]) -> list[Metric]:
         *_understanding(evaluations),
         *_one_language("continuations", evaluations, lambda evaluation: evaluation.continuations),
         *_one_language("answers", evaluations, lambda evaluation: evaluation.answers),
-        *_monolingual("continuations", evaluations, lambda evaluation: evaluation.continuations),
-        *_monolingual("answers to instructions", evaluations, lambda evaluation: evaluation.answers),
     ]
     return [metric for metric in candidates if all(metric.read(evaluation) is not None for evaluation in evaluations)]
 
@@ -210,59 +207,48 @@ def _understanding(evaluations: Sequence[Evaluation]) -> Iterable[Metric]:
 
     yield Metric("understanding", "mean of the tasks", reader(tasks), percent=True)
     for task in tasks:
-        yield Metric("understanding", task, partial(_task, task), percent=True)
+        yield Metric("understanding", task, reader([task]), percent=True)
 
 
-def _task(name: str, evaluation: Evaluation) -> Score:
-    task = evaluation.understanding[name]
-    return Score(task.score, task.n, task.interval)
+@dataclass(frozen=True)
+class OneLanguageScore:
+    """One score of texts in one language."""
+
+    name: str
+    value: Callable[[MonolingualScore], float | None]
+    interval: Callable[[MonolingualScore], Interval | None]
+    more_is_better: bool
+    percent: bool
 
 
-def _monolingual(
-    group: str, evaluations: Sequence[Evaluation], part: Callable[[Evaluation], Mapping[str, MonolingualScore]]
-) -> Iterable[Metric]:
-    languages = shared_keys(part(evaluation) for evaluation in evaluations)
-
-    def reader(
-        code: str, value: Callable[[MonolingualScore], float | None], interval: Callable[[MonolingualScore], Interval | None]
-    ) -> Callable[[Evaluation], Score | None]:
-        def read(evaluation: Evaluation) -> Score | None:
-            score = part(evaluation)[code]
-            number = value(score)
-            return None if number is None else Score(number, score.n, interval(score))
-
-        return read
-
-    for code in languages:
-        right = reader(code, lambda score: score.right_language, lambda score: score.right_language_interval)
-        repeated = reader(code, lambda score: score.repetition, lambda score: score.repetition_interval)
-        yield Metric(group, f"right language {code}", right, percent=True)
-        yield Metric(group, f"repeated 4-grams {code}", repeated, more_is_better=False, percent=True)
-        yield Metric(group, f"chrF {code}", reader(code, lambda score: score.chrf, lambda score: score.chrf_interval))
-
-
-ONE_LANGUAGE: tuple[tuple[str, Callable[[MonolingualScore], float | None], bool, bool], ...] = (
-    ("right language", lambda score: score.right_language, True, True),
-    ("repeated 4-grams", lambda score: score.repetition, False, True),
-    ("chrF", lambda score: score.chrf, True, False),
+ONE_LANGUAGE = (
+    OneLanguageScore("right language", lambda s: s.right_language, lambda s: s.right_language_interval, True, True),
+    OneLanguageScore("repeated 4-grams", lambda s: s.repetition, lambda s: s.repetition_interval, False, True),
+    OneLanguageScore("chrF", lambda s: s.chrf, lambda s: s.chrf_interval, True, False),
 )
-"""Name, value, whether more is better, whether it is a share."""
 
 
 def _one_language(
     group: str, evaluations: Sequence[Evaluation], part: Callable[[Evaluation], Mapping[str, MonolingualScore]]
 ) -> Iterable[Metric]:
     languages = shared_keys(part(evaluation) for evaluation in evaluations)
-    for name, value, more_is_better, percent in ONE_LANGUAGE:
 
-        def read(evaluation: Evaluation, value: Callable[[MonolingualScore], float | None] = value) -> Score | None:
-            scores = [part(evaluation)[code] for code in languages]
-            known = [number for score in scores if (number := value(score)) is not None]
-            if not known or len(known) < len(scores):
+    def reader(codes: Sequence[str], score: OneLanguageScore) -> Callable[[Evaluation], Score | None]:
+        def read(evaluation: Evaluation) -> Score | None:
+            parts = [part(evaluation)[code] for code in codes]
+            known = [value for each in parts if (value := score.value(each)) is not None]
+            if not known or len(known) < len(parts):
                 return None
-            return Score(sum(known) / len(known), sum(score.n for score in scores))
+            interval = score.interval(parts[0]) if len(parts) == 1 else None
+            return Score(sum(known) / len(known), sum(each.n for each in parts), interval)
 
-        yield Metric(group, name, read, more_is_better, percent)
+        return read
+
+    for score in ONE_LANGUAGE:
+        yield Metric(group, score.name, reader(languages, score), score.more_is_better, score.percent)
+    for code in languages:
+        for score in ONE_LANGUAGE:
+            yield Metric(group, f"{score.name} {code}", reader([code], score), score.more_is_better, score.percent)
 
 
 def shared_keys(parts: Iterable[Mapping[str, object]]) -> list[str]:

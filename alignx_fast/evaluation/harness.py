@@ -1,17 +1,21 @@
-"""A model as lm-evaluation-harness takes it. Imported where lm-eval is installed only."""
+"""A model as lm-evaluation-harness takes it."""
 
 import copy
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.evaluation.progress import Advance, Show
 from alignx_fast.models.adapters import Model
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+else:
+    HFLM = object  # lm-eval need not be installed where this module is imported
 
 LOGITS = 2**28
 """Logits of one forward pass at most: lm-eval holds them whole, half a gigabyte in bf16, and their logarithms beside them."""
@@ -20,20 +24,39 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 Answer = TypeVar("Answer")
 
 
-class HarnessModel(HFLM):  # type: ignore[misc]
-    """lm-eval's own model class, which answers task by task, in batches as large as `tokens_per_batch` allows for the longest request.
+def harness_model(
+    model: Model, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int, show: Show, tasks: int
+) -> "TaskByTask":
+    """lm-eval's own model class with `TaskByTask` before it."""
+    from lm_eval.models.huggingface import HFLM
+
+    class HarnessModel(TaskByTask, HFLM):  # type: ignore[misc]
+        """What lm-eval calls."""
+
+    wrapped = HarnessModel(pretrained=model, tokenizer=copy.deepcopy(tokenizer))  # it may set a padding token
+    wrapped.advance = lambda count: None
+    wrapped.tokens_per_batch, wrapped.show, wrapped.tasks = tokens_per_batch, show, tasks
+    wrapped.tokens_with_logits = min(tokens_per_batch, LOGITS // model.config.get_text_config().vocab_size)
+    return wrapped
+
+
+class TaskByTask(HFLM):  # type: ignore[misc]
+    """Answers task by task, in batches as large as `tokens_per_batch` allows for the longest request.
 
     `show` shows the progress of each of the `tasks` tasks, in place of lm-eval's own bars.
     """
 
-    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int, show: Show, tasks: int) -> None:
-        super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer))  # it may set a padding token
-        self.tokens_per_batch, self.show, self.tasks = tokens_per_batch, show, tasks
-        self.tokens_with_logits = min(tokens_per_batch, LOGITS // model.config.get_text_config().vocab_size)
-        self.begun = 0
-        self.advance: Advance = lambda count: None
+    tokens_per_batch: int
+    tokens_with_logits: int
+    """The same for passes whose logits are kept."""
+    show: Show
+    tasks: int
+    begun: int = 0
+    """Tasks so far."""
+    advance: Advance
+    """Called with the number of requests in each batch."""
 
-    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence["Instance"], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         return self._task_by_task(requests, super().loglikelihood)
 
     def _loglikelihood_tokens(
@@ -49,10 +72,10 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         self.advance(len(inps))
         return logits
 
-    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: Sequence["Instance"], disable_tqdm: bool = False) -> list[str]:
         return self._task_by_task(requests, self._generate_for_task)
 
-    def _generate_for_task(self, requests: Sequence[Instance], disable_tqdm: bool) -> list[str]:
+    def _generate_for_task(self, requests: Sequence["Instance"], disable_tqdm: bool) -> list[str]:
         room = max(request.args[1].get("max_gen_toks", self.max_gen_toks) for request in requests)
         longest = room + max(len(self.tok_encode(request.args[0])) for request in requests)
         self.batch_size_per_gpu = max(1, self.tokens_per_batch // longest)
@@ -64,7 +87,7 @@ class HarnessModel(HFLM):  # type: ignore[misc]
         self.advance(len(context))
         return tokens
 
-    def _task_by_task(self, requests: Sequence[Instance], answer: Callable[..., list[Answer]]) -> list[Answer]:
+    def _task_by_task(self, requests: Sequence["Instance"], answer: Callable[..., list[Answer]]) -> list[Answer]:
         """The answers to all requests, which lm-eval hands over one task after the other."""
         answers: list[Answer] = []
         for name, of_task in itertools.groupby(requests, lambda request: request.task_name):

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.errors import UserError, first_line
+from alignx_fast.evaluation.harness import harness_model
 from alignx_fast.evaluation.intervals import bootstrap_mean
 from alignx_fast.evaluation.progress import Show
 from alignx_fast.evaluation.results import Interval, TaskScore
@@ -67,13 +68,11 @@ def understanding(
     """
     from lm_eval import simple_evaluate
 
-    from alignx_fast.evaluation.harness import HarnessModel
-
     index = _task_index(settings.task_folder, settings.task_data)
     with generation_mode(model):
         tasks = _load(index, settings.tasks)
         results = simple_evaluate(
-            HarnessModel(model, tokenizer, settings.tokens_per_batch, show, len(tasks)),
+            harness_model(model, tokenizer, settings.tokens_per_batch, show, len(tasks)),
             tasks=list(tasks.values()),
             limit=settings.task_examples,
             task_manager=index,

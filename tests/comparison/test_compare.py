@@ -13,7 +13,9 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.results import (
     DirectionTranslation,
     Evaluation,
+    Interval,
     LanguagePerplexity,
+    MonolingualScore,
     PairRetrieval,
     Retrieval,
     TranslatedSentence,
@@ -73,6 +75,20 @@ def test_two_models_are_tested_on_their_sentences() -> None:
     assert row.differences["good"].p is not None
     assert row.differences["good"].p < 0.05
     assert row.differences["good"].is_clear
+
+
+def test_text_in_one_language_by_average_and_by_language() -> None:
+    """The averages, then each language with its interval; a language that cannot be told apart has no share."""
+    sw = MonolingualScore(n=4, right_language=0.5, right_language_interval=Interval(low=0.1, high=0.9), repetition=0.2, chrf=10.0)
+    te = MonolingualScore(n=2, repetition=0.4, chrf=20.0)
+    table = compare([Contestant("a", (Evaluation(continuations={"sw": sw, "te": te}, answers={"sw": sw}),))])
+    cells = {(row.group, row.name): row.cells["a"] for row in table.rows}
+    assert ("continuations", "right language") not in cells
+    assert ("continuations", "right language te") not in cells
+    assert cells["continuations", "repeated 4-grams"].value == pytest.approx(0.3)
+    assert cells["continuations", "chrF"].n == 6
+    assert cells["continuations", "right language sw"].interval == Interval(low=0.1, high=0.9)
+    assert cells["answers", "chrF sw"].value == 10.0
 
 
 def test_without_translation_there_is_no_line_for_it() -> None:

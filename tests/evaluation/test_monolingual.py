@@ -2,7 +2,8 @@
 
 import pytest
 
-from alignx_fast.config import EvaluationSettings
+from alignx_fast.config import EvaluationSettings, Settings
+from alignx_fast.data.gather import gather, held_out_instructions
 from alignx_fast.data.rows import Instruction, Meaning
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation import monolingual
@@ -110,3 +111,11 @@ def test_a_whole_evaluation_with_continuations_and_answers(model, tokenizer):
     assert Evaluation.from_json(scores.to_json()) == scores
     again = evaluate(model, tokenizer, meanings, settings, evaluated_at=EvaluatedAt.NOW, **options)
     assert again.continuations == scores.continuations
+
+
+def test_instructions_that_stage_2_holds_out():
+    settings = Settings.model_validate({"data": {"languages": ["en", "de"]}})
+    held_out, gathered = held_out_instructions(settings), gather(settings, "instruct")
+    assert held_out
+    assert all(row in gathered.dev.rows and row not in gathered.train.rows for row in held_out)
+    assert held_out_instructions(Settings(stages=["align"])) == []

@@ -44,13 +44,16 @@ class Figure:
 
 def layer_figures(results: Sequence[Results], baseline: str) -> list[Figure]:
     """Scores by layer."""
-    return _figures("layers", results, baseline, lambda name, shown, colours: _layer_panels(name, shown, colours))
+    groups = _groups(results, baseline)
+    return [_figure(_layer_panels(f"layers-{i}", shown, colours), shown, colours) for i, (shown, colours) in enumerate(groups)]
 
 
 def learning_figures(results: Sequence[Results], baseline: str) -> list[Figure]:
-    """Dev losses by share of the stage."""
-    trained = [each for each in results if each.variant.trained]
-    return _figures("learning", trained, baseline, lambda name, shown, colours: _learning_panels(name, shown, colours))
+    """Dev losses by share of the stage, of what was trained."""
+    groups = [([each for each in shown if each.logs], colours) for shown, colours in _groups(results, baseline)]
+    return [
+        _figure(_learning_panels(f"learning-{i}", shown, colours), shown, colours) for i, (shown, colours) in enumerate(groups)
+    ]
 
 
 def gain_figures(comparison: Comparison, metric: str, directions: Sequence[str]) -> list[str]:
@@ -73,23 +76,20 @@ def gaps(layers: LayerScores) -> Sequence[float | None]:
     return [None if a is None or b is None else a - b for a, b in zip(layers.similarity, layers.unrelated, strict=False)]
 
 
-def _figures(
-    name: str,
-    results: Sequence[Results],
-    baseline: str,
-    panels: Callable[[str, Sequence[Results], Mapping[str, str]], list[str]],
-) -> list[Figure]:
-    """A figure for every few variants, with the baseline in each."""
+def _groups(results: Sequence[Results], baseline: str) -> list[tuple[list[Results], dict[str, str]]]:
+    """A few variants at a time, with the baseline in each group, and the colour of each: the same in every figure."""
     reference = [each for each in results if each.variant.name == baseline]
     others = [each for each in results if each.variant.name != baseline]
-    figures = []
+    groups = []
     for start in range(0, max(1, len(others)), VARIANTS_IN_A_FIGURE):
         shown = [*reference, *others[start : start + VARIANTS_IN_A_FIGURE]]
         names = [each.variant.name for each in shown]
-        colours = dict(zip(names, [BASELINE_COLOUR] * len(reference) + LANGUAGE_COLOURS, strict=False))
-        if drawn := panels(f"{name}-{start}", shown, colours):
-            figures.append(Figure(drawn, list(colours.items())))
-    return figures
+        groups.append((shown, dict(zip(names, [BASELINE_COLOUR] * len(reference) + LANGUAGE_COLOURS, strict=False))))
+    return groups
+
+
+def _figure(panels: list[str], shown: Sequence[Results], colours: Mapping[str, str]) -> Figure:
+    return Figure(panels, [(each.variant.name, colours[each.variant.name]) for each in shown])
 
 
 def _layer_panels(name: str, results: Sequence[Results], colours: Mapping[str, str]) -> list[str]:

@@ -76,7 +76,8 @@ def _results(study: Study, variant: Variant) -> Results:
 def _costs(log: Log, stages: Sequence[Stage]) -> dict[Stage, StageCost]:
     costs: dict[Stage, StageCost] = {}
     for stage in stages:
-        if lines := log.steps(stage):
+        lines = log.steps(stage)
+        if series(lines, "tokens"):
             seconds, tokens, flops = (sum(series(lines, key)) for key in ("seconds", "tokens", "flops"))
             joules = series(lines, "joules")
             peak = max(series(lines, "memory_gib"), default=0.0)

@@ -23,6 +23,7 @@ Curve = tuple[list[float], list[float]]
 """x and y of one seed."""
 LAYER_PANELS: tuple[tuple[str, str, Callable[[LayerScores], Sequence[float | None]], float], ...] = (
     ("Retrieval top-1", "%", lambda layers: layers.retrieval, 100),
+    ("Retrieval top-1, languages centred", "%", lambda layers: layers.retrieval_centred, 100),
     ("Translations minus unrelated", "difference of cosines", lambda layers: gaps(layers), 1),
 )
 LEARNING_PANELS = (

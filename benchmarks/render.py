@@ -44,14 +44,15 @@ class Device:
 
 
 def load(folder: Path) -> list[Device]:
-    """Every device that has results, GPUs first; later runs replace earlier rows of the same case."""
+    """Every device that has results, GPUs first, and a CPU once for each number of threads; later runs replace earlier rows of the same case."""
     contents = sorted(
         (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda content: content["run"]["date"]
     )
-    devices: dict[str, Device] = {}
+    devices: dict[tuple[str, int | None], Device] = {}
     for content in contents:
-        name = content["run"]["machine"]["device"]
-        devices.setdefault(name, Device(name)).add(content)
+        machine = content["run"]["machine"]
+        key = machine["device"], None if "driver" in machine else machine["cpu_threads"]
+        devices.setdefault(key, Device(machine["device"])).add(content)
     return sorted(devices.values(), key=lambda device: "driver" not in device.run["machine"])
 
 
@@ -125,6 +126,8 @@ def readme_part(devices: list[Device]) -> str:
     for device in devices:
         headlines = [row for row in device.rows.values() if row["problem"] in HEADLINES or row["problem"].startswith("8b-")]
         headlines.sort(key=lambda row: (row["family"] == "train_step", row["problem"], row.get(STEP, {}).get("ms", float("inf"))))
+        if not headlines:
+            continue
         parts.append(
             f"**{device.caption()}**\n\n{table(headlines)}\n\n![time and memory](benchmarks/results/{plot_name(device)})"
         )

@@ -119,7 +119,7 @@ def test_several_models_side_by_side(run: Path, tmp_path: Path, capsys: pytest.C
     assert files == {"run.json", "model.json", "base.json", *(f"comparison.{end}" for end in ("json", "csv", "md", "tex"))}
     table = json.loads((tmp_path / "scores" / "comparison.json").read_text())
     assert (table["models"], table["baseline"]) == (["run", "model", "base"], "base")
-    assert {row["group"] for row in table["rows"]} == {"translation", "retrieval", "prediction"}
+    assert {row["group"] for row in table["rows"]} == {"translation", "retrieval", "representations", "prediction"}
     said = capsys.readouterr().out
     assert "reading sentences" in said
     command("evaluate", run, run / "base", "--evaluation.sentences", 4, "--output", tmp_path / "one.json", code=2)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from alignx_fast.comparison.compare import Contestant, compare
 from alignx_fast.comparison.write import as_markdown, write_tables
-from alignx_fast.config import SHORT, load_settings
+from alignx_fast.config import SHORT, EvaluationSettings, load_settings
 from alignx_fast.data.corpora import read_meanings
 from alignx_fast.data.dedupe import normalise
 from alignx_fast.data.gather import held_out_instructions, sentences_trained_on
@@ -59,12 +59,13 @@ def score(
         raise UserError(
             f"{paths[0]} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE."
         )
+    settings = load_settings(find_model(paths[0])[1], overrides).evaluation  # a run brings its own, which the other models share
     console = Console(highlight=False, markup=False, emoji=False)
     evaluations: dict[str, Evaluation] = {}
     for path, name in names.items():
         console.print(f"{name}:")
         file = _file(output, name)
-        evaluations[name], held_out = _evaluate(path, overrides, held_out, file, allow_overlap=allow_overlap)
+        evaluations[name], held_out = _evaluate(path, overrides, settings, held_out, file, allow_overlap=allow_overlap)
         if file is not None:
             write_json(file, evaluations[name].to_json())
             parts_file(file).unlink(missing_ok=True)
@@ -106,24 +107,30 @@ def _file(output: Path | None, name: str) -> Path | None:
 
 
 def _evaluate(
-    path: str, overrides: dict[str, object], held_out: HeldOut | None, file: Path | None, *, allow_overlap: bool
+    path: str,
+    overrides: dict[str, object],
+    settings: EvaluationSettings,
+    held_out: HeldOut | None,
+    file: Path | None,
+    *,
+    allow_overlap: bool,
 ) -> tuple[Evaluation, HeldOut]:
     """The scores of one model, and what the next ones are scored on."""
     trained = open_trained(path, overrides)
     if held_out is None:
         prepared = prepare(trained.settings, trained.tokenizer, trained.settings.stages[0])
-        instructions = held_out_instructions(trained.settings) if trained.settings.evaluation.continuations else []
+        instructions = held_out_instructions(trained.settings) if settings.continuations else []
         held_out = HeldOut(prepared.eval_meanings, prepared.languages, instructions)
     elif not allow_overlap:
         refuse_overlap(path, held_out.meanings)
-    asked = trained.settings.evaluation.languages if "evaluation.languages" in overrides else None
+    asked = settings.languages if "evaluation.languages" in overrides else None
     if asked is not None:
         require_languages(held_out.meanings, asked)
     scores = evaluate(
         trained.model,
         trained.tokenizer,
         held_out.meanings,
-        trained.settings.evaluation,
+        settings,
         evaluated_at=EvaluatedAt.NOW,
         languages=asked or held_out.languages,
         align_layer=trained.align_layer,

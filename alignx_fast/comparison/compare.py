@@ -11,6 +11,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.intervals import seeds_interval
 from alignx_fast.evaluation.results import Evaluation, Interval
 from alignx_fast.evaluation.significance import ALL_DIRECTIONS, Method, paired_tests
+from alignx_fast.evaluation.spbleu import PieceTokenizer
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Difference(_Record):
     interval: Interval | None = None
     """95 %, over pairs of runs with the same seed; None of a single pair."""
     p: float | None = None
-    """Of a paired test over the sentences, where there is one."""
+    """Of sacrebleu's paired bootstrap over the sentences, where there is one."""
+    p_randomisation: float | None = None
+    """Of its paired approximate randomisation."""
 
     @property
     def is_clear(self) -> bool:
@@ -81,8 +84,15 @@ class Comparison(_Record):
         return self.model_copy(update={"rows": tuple(row for row in self.rows if row.group in groups)})
 
 
-def compare(models: Sequence[Contestant], baseline: str | None = None) -> Comparison:
+PValues = Mapping[Method, Mapping[str, float]]
+"""By the name of the row."""
+
+
+def compare(models: Sequence[Contestant], baseline: str | None = None, *, spbleu: PieceTokenizer | None = None) -> Comparison:
     """Every metric that all models have, with differences from the baseline where one is named.
+
+    Args:
+        spbleu: tokenizer of spBLEU, which is not tested without it.
 
     Raises:
         UserError: two models of one name, a model without an evaluation, or a baseline that is none of the models.
@@ -98,38 +108,40 @@ def compare(models: Sequence[Contestant], baseline: str | None = None) -> Compar
         raise UserError(f"The baseline {baseline!r} is none of the models: {', '.join(names)}.")
     reference = next((model for model in models if model.name == baseline), None)
     p_values = (
-        {} if reference is None else {model.name: _p_values(model, reference) for model in models if model is not reference}
+        {}
+        if reference is None
+        else {model.name: _p_values(model, reference, spbleu) for model in models if model is not reference}
     )
     every = [evaluation for model in models for evaluation in model.evaluations]
     return Comparison(
         models=tuple(names),
         baseline=baseline,
         rows=tuple(_row(metric, models, reference, p_values) for metric in metrics(every)),
-        notes=_notes(models),
+        notes=_notes(models, tested=any(p_values.values())),
     )
 
 
-def _p_values(model: Contestant, baseline: Contestant) -> dict[tuple[str, str], float]:
-    """By group and name of the row: sacrebleu's paired bootstrap of single evaluations, means over directions by all sentences together.
-
-    Over several seeds, the seeds are what varies.
-    """
+def _p_values(model: Contestant, baseline: Contestant, spbleu: PieceTokenizer | None) -> PValues:
+    """Of single evaluations, means over directions by all sentences together; over several seeds, the seeds are what varies."""
     if len(model.evaluations) > 1 or len(baseline.evaluations) > 1:
         return {}
     theirs, mine = (each.evaluations[0].translation for each in (baseline, model))
     if not theirs.keys() & mine.keys():
         return {}
-    tests = paired_tests(theirs, mine, Method.BOOTSTRAP)
-    values = {f"{test.metric} {direction}": test.p_value for direction, of_direction in tests.items() for test in of_direction}
-    overall = tests.get(ALL_DIRECTIONS) or next(iter(tests.values()))  # the mean of one direction is that direction
-    return {("translation", name): p for name, p in (values | {test.metric: test.p_value for test in overall}).items()}
+    values: dict[Method, dict[str, float]] = {}
+    for method in Method:
+        tests = paired_tests(theirs, mine, method, spbleu=spbleu)
+        overall = tests.get(ALL_DIRECTIONS) or next(iter(tests.values()))  # the mean of one direction is that direction
+        values[method] = {f"{test.metric} {name}": test.p_value for name, direction in tests.items() for test in direction}
+        values[method] |= {test.metric: test.p_value for test in overall}
+    return values
 
 
 def _row(
     metric: Metric,
     models: Sequence[Contestant],
     baseline: Contestant | None,
-    p_values: Mapping[str, Mapping[tuple[str, str], float]],
+    p_values: Mapping[str, PValues],
 ) -> Row:
     return Row(
         group=metric.group,
@@ -138,7 +150,7 @@ def _row(
         percent=metric.percent,
         cells={model.name: _cell(_scores(metric, model)) for model in models},
         differences={
-            model.name: _difference(metric, model, baseline, p_values[model.name].get((metric.group, metric.name)))
+            model.name: _difference(metric, model, baseline, p_values[model.name] if metric.group == "translation" else {})
             for model in models
             if baseline is not None and model is not baseline
         },
@@ -160,17 +172,27 @@ def _cell(scores: Sequence[Score]) -> Cell:
     )
 
 
-def _difference(metric: Metric, model: Contestant, baseline: Contestant, p: float | None) -> Difference:
+def _difference(metric: Metric, model: Contestant, baseline: Contestant, p_values: PValues) -> Difference:
     """Paired by seed; one evaluation, such as that of an untrained model, stands against every seed of the other."""
     mine, others = ([score.value for score in _scores(metric, each)] for each in (model, baseline))
     length = max(len(mine), len(others))
     mine, others = (values * length if len(values) == 1 else values for values in (mine, others))
-    differences = [a - b for a, b in zip(mine, others, strict=False)]
-    return Difference(value=sum(differences) / len(differences), interval=seeds_interval(differences), p=p)
+    differences = [a - b for a, b in zip(mine, others, strict=True)]
+    bootstrap, randomisation = (p_values.get(method, {}).get(metric.name) for method in (Method.BOOTSTRAP, Method.RANDOMISATION))
+    return Difference(
+        value=sum(differences) / len(differences),
+        interval=seeds_interval(differences),
+        p=bootstrap,
+        p_randomisation=randomisation,
+    )
 
 
-def _notes(models: Sequence[Contestant]) -> tuple[str, ...]:
-    seeds = {len(model.evaluations) for model in models if len(model.evaluations) > 1}
-    if not seeds:
-        return ()
-    return ("Intervals are 95 %, over seeds (Student's t); differences are paired by seed.",)
+def _notes(models: Sequence[Contestant], *, tested: bool) -> tuple[str, ...]:
+    notes = []
+    if any(len(model.evaluations) > 1 for model in models):
+        notes.append("Intervals are 95 %, over seeds (Student's t); differences are paired by seed.")
+    if tested:
+        notes.append(
+            "p is that of sacrebleu's paired bootstrap over the sentences; of averages, over those of all directions together."
+        )
+    return tuple(notes)

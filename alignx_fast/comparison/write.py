@@ -20,6 +20,7 @@ CSV_COLUMNS = (
     "difference_low",
     "difference_high",
     "p",
+    "p_randomisation",
 )
 
 
@@ -46,6 +47,7 @@ def as_csv(comparison: Comparison) -> str:
                 *((difference.value,) if difference else (None,)),
                 *((difference.interval.low, difference.interval.high) if difference and difference.interval else (None, None)),
                 difference.p if difference else None,
+                difference.p_randomisation if difference else None,
             )
             writer.writerow((row.group, row.name, model, cell.value, low, high, cell.n, cell.seeds, *change))
     return text.getvalue()

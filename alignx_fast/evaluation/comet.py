@@ -8,10 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from alignx_fast.errors import UserError, first_line
 from alignx_fast.evaluation.results import TranslatedSentence
+from alignx_fast.hardware import on_gpu
 
 COMMAND = "comet-score"
 
@@ -46,7 +45,7 @@ def comet_scores(checkpoint: str, sentences: Sequence[TranslatedSentence]) -> li
             file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         output = Path(folder) / "scores.json"
         texts = ["-s", str(files["source"]), "-t", str(files["hypothesis"]), "-r", str(files["reference"])]
-        device = ["--gpus", "1" if torch.cuda.is_available() else "0"]
+        device = ["--gpus", "1" if on_gpu() else "0"]
         run = subprocess.run(
             [command, *texts, "--model", checkpoint, *device, "--quiet", "--only_system", "--to_json", str(output)],
             env=os.environ | {"HF_HUB_OFFLINE": "1"},

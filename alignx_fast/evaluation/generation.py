@@ -25,22 +25,6 @@ class Answer:
     """Whether it came to an end, rather than being cut at the longest length."""
 
 
-def generate(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int,
-    tokens_per_batch: int,
-    end_marker: str = "",
-) -> list[str]:
-    """The texts of the model's greedy `answers`."""
-    found = answers(
-        model, tokenizer, prompts, max_new_tokens=max_new_tokens, tokens_per_batch=tokens_per_batch, end_marker=end_marker
-    )
-    return [answer.text for answer in found]
-
-
 def answers(
     model: Model,
     tokenizer: PreTrainedTokenizerBase,

@@ -14,9 +14,8 @@ from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.rows import Meaning, Reason
 from alignx_fast.errors import UserError
-from alignx_fast.evaluation.comet import find_comet
 from alignx_fast.evaluation.sample import require_languages
-from alignx_fast.evaluation.spbleu import find_spbleu
+from alignx_fast.evaluation.translation import check_translation
 from alignx_fast.models.tokenizer import load_tokenizer
 from alignx_fast.study.layout import Layout, run_settings
 from alignx_fast.study.spec import Study, Variant
@@ -74,9 +73,7 @@ def check_variants(study: Study) -> Fingerprints:
         UserError: names the variant and what is wrong with it, or a file that the scores need.
     """
     if study.evaluation.translation_sentences:
-        find_spbleu(study.evaluation)
-        if study.evaluation.comet_model is not None:
-            find_comet(study.evaluation.comet_model)
+        check_translation(study.evaluation)
     data = _Data()
     parts: Fingerprints = {}
     for variant in study.variants:

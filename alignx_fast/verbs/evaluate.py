@@ -20,6 +20,7 @@ from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.progress import shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.sample import require_languages
+from alignx_fast.evaluation.spbleu import find_spbleu
 from alignx_fast.files import read_object, write_json
 from alignx_fast.report.scores import score_table
 from alignx_fast.training.inputs import model_fingerprint
@@ -75,7 +76,9 @@ def score(
         console.print(note)
     if len(names) > 1:
         comparison = compare(
-            [Contestant(name, (scores,)) for name, scores in evaluations.items()], None if against is None else names[against]
+            [Contestant(name, (scores,)) for name, scores in evaluations.items()],
+            None if against is None else names[against],
+            spbleu=find_spbleu(settings),
         )
         if output is not None:
             write_tables(comparison, output)

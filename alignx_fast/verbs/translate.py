@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from alignx_fast.data.languages import check_language
 from alignx_fast.data.spans import encode_prompts
-from alignx_fast.evaluation.generation import generate
+from alignx_fast.evaluation.generation import answers
 from alignx_fast.verbs.trained import open_trained
 
 
@@ -15,7 +15,7 @@ def translate_lines(path: str, lines: Iterable[str], source: str, target: str) -
     limits = trained.settings.evaluation
     for line in lines:
         prompt = encode_prompts(trained.tokenizer, trained.template, [trained.template.prompt_for_pair(source, target, line)])
-        answers = generate(
+        (answer,) = answers(
             trained.model,
             trained.tokenizer,
             prompt,
@@ -23,4 +23,4 @@ def translate_lines(path: str, lines: Iterable[str], source: str, target: str) -
             tokens_per_batch=limits.tokens_per_batch,
             end_marker=trained.template.after_response,
         )
-        print(answers[0], flush=True)
+        print(answer.text, flush=True)

@@ -71,9 +71,15 @@ def test_two_models_are_tested_on_their_sentences() -> None:
         examples = [TranslatedSentence(source="-", reference=r, hypothesis=a) for r, a in zip(references, answers, strict=True)]
         scores = DirectionTranslation(bleu=0.0, chrf=len(answers[0]), n=8, tokenizer="13a", examples=tuple(examples))
         made[name] = Contestant(name, (Evaluation(translation={"de-en": scores}),))
-    row = compare([made["bad"], made["good"]], baseline="bad").rows[0]
+    table = compare([made["bad"], made["good"]], baseline="bad")
+    row = table.rows[0]
     assert row.differences["good"].p is not None
     assert row.differences["good"].p < 0.05
+    assert row.differences["good"].p_randomisation < 0.05
+    assert all(
+        difference.p is None for each in table.rows if each.group != "translation" for difference in each.differences.values()
+    )
+    assert "paired bootstrap" in table.notes[0]
     assert row.differences["good"].is_clear
 
 

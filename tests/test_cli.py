@@ -124,6 +124,10 @@ def test_several_models_side_by_side(run: Path, tmp_path: Path, capsys: pytest.C
     assert "reading sentences" in said
     command("evaluate", run, run / "base", "--evaluation.sentences", 4, "--output", tmp_path / "one.json", code=2)
     assert "give a folder" in capsys.readouterr().err
+    command("evaluate", run, tmp_path / "nothing", "--evaluation.sentences", 4, code=2)
+    said = capsys.readouterr()
+    assert "nothing" in said.err
+    assert "reading sentences" not in said.out, "the first model was scored before the second was looked for"
 
 
 def test_sentences_that_a_run_has_seen(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

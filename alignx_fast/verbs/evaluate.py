@@ -22,6 +22,7 @@ from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.sample import require_languages
 from alignx_fast.evaluation.spbleu import find_spbleu
 from alignx_fast.files import read_object, write_json
+from alignx_fast.models.config import load_config
 from alignx_fast.report.scores import score_table
 from alignx_fast.training.inputs import model_fingerprint
 from alignx_fast.verbs.trained import find_model, open_trained
@@ -60,6 +61,8 @@ def score(
         raise UserError(
             f"{paths[0]} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE."
         )
+    for path in paths[1:]:
+        _check_exists(path, overrides)  # at once, and not when the models before it have been scored
     settings = load_settings(find_model(paths[0])[1], overrides).evaluation  # a run brings its own, which the other models share
     console = Console(highlight=False, markup=False, emoji=False)
     evaluations: dict[str, Evaluation] = {}
@@ -83,9 +86,15 @@ def score(
         if output is not None:
             write_tables(comparison, output)
         elif against is not None:
-            console.print(as_markdown(comparison))
+            console.print(as_markdown(comparison), soft_wrap=True)
     if output is not None:
         console.print(f"All scores: {output}")
+
+
+def _check_exists(path: str, overrides: dict[str, object]) -> None:
+    model, file = find_model(path)
+    if not (Path(model) / "adapter_config.json").is_file():
+        load_config(model, load_settings(file, overrides).model)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

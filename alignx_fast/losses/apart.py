@@ -6,12 +6,15 @@ no sentence sees its translation:
     a_i, b_i = mean states of source and target i, each alone behind one opening token that is not pooled
     L_apart = mean over the layers of (InfoNCE(a, b) + InfoNCE(b, a)) / 2 on cosines / tau
 
+With `centre_languages`, a_i and b_i are taken relative to the mean of their language over the step.
+
 The opening token (BOS, or the end token where there is no BOS) takes the part of the attention sink: the state of a sequence's first token is
 huge in trained models, and would drown the mean of a short sentence.
 
 Source: "Middle-Layer Representation Alignment for Cross-Lingual Transfer in Fine-Tuned LLMs", arXiv 2502.14830.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -21,6 +24,7 @@ from pydantic import Field
 from alignx_fast.errors import UserError
 from alignx_fast.fields import Layers
 from alignx_fast.losses.base import Forward, Loss, LossSettings, ModelShape, Pairs, Sequences, Vectors, translation_spans
+from alignx_fast.losses.centring import centred
 from alignx_fast.losses.contrastive import info_nce_workspace
 from alignx_fast.losses.cost import Part, PlanInput, vector_parts
 
@@ -34,6 +38,8 @@ class ApartSettings(LossSettings):
     """tau."""
     layers: Layers | None = None
     """Decoder layers whose outputs are aligned, such as 8,12; default: the align layer."""
+    centre_languages: bool = False
+    """Take each language's mean over the step away from its vectors first, so that meanings are aligned and not whole languages."""
     mask_false_negatives: bool = True
     """Leave out negatives that say the same thing as the positive (shared text or shared `gid`)."""
     negatives: Literal["step", "micro_batch"] = "step"
@@ -97,6 +103,10 @@ class Apart(Loss, settings=ApartSettings):
     def of_vectors(self, vectors: Vectors, pairs: Pairs) -> torch.Tensor:
         """The mean over the layers of both directions' InfoNCE."""
         ids = pairs.meanings_N if self.settings.mask_false_negatives else None
+        languages = (pairs.source_languages_N, pairs.target_languages_N)
+        halves: list[Sequence[torch.Tensor]] = list(zip(vectors[::2], vectors[1::2], strict=True))
+        if self.settings.centre_languages:
+            halves = [centred(half, languages) for half in halves]
         losses = [
             info_nce_loss(
                 sources_ND,
@@ -106,6 +116,6 @@ class Apart(Loss, settings=ApartSettings):
                 query_ids=ids,
                 key_ids=ids,
             )
-            for sources_ND, targets_ND in zip(vectors[::2], vectors[1::2], strict=True)
+            for sources_ND, targets_ND in halves
         ]
         return torch.stack(losses).mean()

@@ -22,6 +22,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.losses.apart import ApartSettings
 from alignx_fast.losses.base import ModelShape
 from alignx_fast.losses.build import build_losses, model_shape, stage_losses
+from alignx_fast.losses.centring import centred
 from alignx_fast.memory.plan import plan
 from alignx_fast.models.checkpointing import checkpoint_layers
 from alignx_fast.training.run import train
@@ -64,7 +65,9 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def method(rows: list[Example], layers: list[int], masked: bool) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def method(
+    rows: list[Example], layers: list[int], masked: bool, centre: bool = False
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Next-token loss and 0.7 L_apart, one sequence at a time, with transformers' own hidden states, all in fp64."""
     model = tiny_model(FAMILY, torch.float64)
     model.set_attn_implementation("eager")
@@ -83,6 +86,8 @@ def method(rows: list[Example], layers: list[int], masked: bool) -> tuple[dict[s
     losses = []
     for layer in layers:
         sources, targets = torch.stack(means["source", layer]), torch.stack(means["target", layer])
+        if centre:
+            sources, targets = without_language_means(sources, targets, rows)
         similarity = F.cosine_similarity(sources[:, None], targets[None], dim=-1) / 0.2
         meanings = torch.tensor([row["meaning"] for row in rows])
         same = (meanings[:, None] == meanings[None]) & ~torch.eye(len(rows), dtype=torch.bool)
@@ -93,6 +98,19 @@ def method(rows: list[Example], layers: list[int], masked: bool) -> tuple[dict[s
     loss = ntp / tokens + 0.7 * apart
     loss.backward()
     return {"loss": loss, "loss_ntp": ntp / tokens, "loss_apart": apart}, gradients(model)
+
+
+def without_language_means(
+    sources: torch.Tensor, targets: torch.Tensor, rows: list[Example]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    spoken: dict[int, list[torch.Tensor]] = {}
+    for row, source, target in zip(rows, sources, targets, strict=True):
+        spoken.setdefault(row["src_lang"], []).append(source)
+        spoken.setdefault(row["tgt_lang"], []).append(target)
+    mean = {language: sum(vectors) / len(vectors) for language, vectors in spoken.items()}
+    sources = torch.stack([vector - mean[row["src_lang"]] for row, vector in zip(rows, sources, strict=True)])
+    targets = torch.stack([vector - mean[row["tgt_lang"]] for row, vector in zip(rows, targets, strict=True)])
+    return sources, targets
 
 
 def assert_same(computed: tuple[dict, dict], expected: tuple[dict, dict], tolerance: float = 1e-8) -> None:
@@ -113,6 +131,26 @@ def test_step_equals_the_method(budget: int, layers: list[int], masked: bool) ->
     rows = random_rows(7)
     chosen = settings(layers=None if layers == [LAYER] else layers, mask_false_negatives=masked)
     assert_same(step(chosen, rows, budget), method(rows, layers, masked))
+
+
+@pytest.mark.parametrize("budget", [10_000, 60, 1], ids=["one-shot", "ragged", "row-by-row"])
+def test_languages_can_be_centred(budget: int) -> None:
+    rows = random_rows(9)
+    assert_same(step(settings(centre_languages=True), rows, budget), method(rows, [LAYER], True, centre=True))
+
+
+def test_what_all_sentences_of_a_language_share_is_not_seen() -> None:
+    torch.manual_seed(0)
+    languages = torch.tensor([0, 1, 1, 0, 2, -1, -1]), torch.tensor([1, 0, 0, 1, 0, 0, 1])
+    vectors = [torch.randn(7, 5) for _ in languages]
+    shared = torch.cat([10 * torch.randn(3, 5), torch.zeros(1, 5)])  # the last row is for -1: unknown languages share nothing
+    others = [vectors_ND + shared[numbers_N] for vectors_ND, numbers_N in zip(vectors, languages, strict=True)]
+    with torch.autocast("cpu", torch.bfloat16):  # in which the means must not be taken
+        plain, moved = centred(vectors, languages), centred(others, languages)
+    for a, b in zip(plain, moved, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    assert plain[0][4].abs().max() < 1e-6  # the only sentence of language 2
+    torch.testing.assert_close(plain[0][5:], vectors[0][5:])
 
 
 def test_beside_the_papers_losses_every_term_keeps_its_value() -> None:

@@ -23,6 +23,7 @@ from alignx_fast.evaluation.progress import Advance
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.capture import captured
 from alignx_fast.models.forward import LOGITS_PER_CHUNK, head_logits, packed_forward
+from alignx_fast.models.positions import learned_positions
 from alignx_fast.models.tokenizer import opening_token
 
 MAX_LENGTH = 512  # tokens of a sentence; longer ones are cut
@@ -63,17 +64,24 @@ def sentence_opening(tokenizer: PreTrainedTokenizerBase) -> int:
     return token
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Example]:
-    """Tokens of every text behind the opening token, cut to `MAX_LENGTH`.
+def longest_sentence(model: Model) -> int:
+    """Tokens at which sentences are cut: `MAX_LENGTH`, or the model's learned positions where they are fewer."""
+    return min(MAX_LENGTH, learned_positions(model) or MAX_LENGTH)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int = MAX_LENGTH) -> list[Example]:
+    """Tokens of every text behind the opening token, cut to `max_length`.
 
     Raises:
         UserError: the tokenizer has no token to open them with.
     """
-    return encode_texts(tokenizer, texts, sentence_opening(tokenizer), MAX_LENGTH) if texts else []
+    return encode_texts(tokenizer, texts, sentence_opening(tokenizer), max_length) if texts else []
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], languages: Sequence[str]) -> list[Sentence]:
-    """Every meaning in every language it has; texts without tokens are left out.
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], languages: Sequence[str], max_length: int = MAX_LENGTH
+) -> list[Sentence]:
+    """Every meaning in every language it has, cut to `max_length` tokens; texts without tokens are left out.
 
     Raises:
         UserError: the tokenizer has no token to open them with.
@@ -84,7 +92,7 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, meanings: Sequence[Meaning], la
         for language, code in enumerate(languages)
         if (text := meaning.texts.get(code, "").strip())
     ]
-    examples = encode(tokenizer, [text for *_, text in texts])
+    examples = encode(tokenizer, [text for *_, text in texts], max_length)
     sentences = [Sentence(language, m, text, example) for (language, m, text), example in zip(texts, examples, strict=True)]
     return [sentence for sentence in sentences if sentence.example["source"][1] > sentence.example["source"][0]]
 

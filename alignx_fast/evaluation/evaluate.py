@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Instruction, Meaning
 from alignx_fast.data.templates import Template
-from alignx_fast.evaluation.encode import sentence_opening, tokenise
+from alignx_fast.evaluation.encode import longest_sentence, sentence_opening, tokenise
 from alignx_fast.evaluation.monolingual import continuations, instruction_answers, unfinished_notes
 from alignx_fast.evaluation.parts import Parts, joined
 from alignx_fast.evaluation.progress import Show, not_shown
@@ -71,7 +71,7 @@ def evaluate(
     )
 
     def sentences() -> Evaluation:
-        rows = tokenise(tokenizer, meanings, codes)
+        rows = tokenise(tokenizer, meanings, codes, longest_sentence(model))
         scores = vector_scores(
             model,
             tokenizer,

@@ -11,6 +11,7 @@ from alignx_fast.data.spans import eos_id
 from alignx_fast.evaluation.progress import Advance
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.forward import generation_mode
+from alignx_fast.models.positions import check_positions, learned_positions
 
 # A model that rambles on opens a new section of the prompt layout; any other heading is part of its answer.
 NEXT_SECTION = re.compile(r"(?:^|\n)\s*### (?:Instruction|Input|Response):")
@@ -43,7 +44,17 @@ def answers(
         end_marker: the text by which the prompt layout ends a turn, if it has one: it ends an answer too.
         beams: width of the beam search, whose scores are means over tokens; 1 is greedy.
         advance: called after each batch with the number of its prompts.
+
+    Raises:
+        UserError: a prompt and its answer have more tokens than the model has learned positions.
     """
+    longest = max(map(len, prompts), default=0)
+    check_positions(
+        learned_positions(model),
+        longest + max_new_tokens,
+        f"The longest prompt ({longest:,} tokens) with its answer (evaluation.max_new_tokens: {max_new_tokens:,}) may have",
+        "allow fewer new tokens, or give shorter text",
+    )
     ends = end_tokens(model, tokenizer, end_marker)
     pad = next(token for token in (tokenizer.pad_token_id, *ends) if token is not None)  # masked by length, never by id
     config = GenerationConfig(  # type: ignore[no-untyped-call]

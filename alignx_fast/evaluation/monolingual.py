@@ -11,7 +11,7 @@ from alignx_fast.config import EvaluationSettings
 from alignx_fast.data.rows import Instruction, Meaning
 from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
-from alignx_fast.evaluation.encode import encode
+from alignx_fast.evaluation.encode import encode, longest_sentence
 from alignx_fast.evaluation.generation import Answer, answers
 from alignx_fast.evaluation.intervals import bootstrap_mean
 from alignx_fast.evaluation.progress import Advance
@@ -56,7 +56,10 @@ def continuations(
     for language in languages:
         halved = [halves(meaning.texts.get(language, ""), language) for meaning in meanings]
         chosen = choose((half for half in halved if half), language, languages, settings.continuations)
-        ids = [example["input_ids"] for example in encode(tokenizer, [beginning.prompt for beginning in chosen])]
+        ids = [
+            example["input_ids"]
+            for example in encode(tokenizer, [beginning.prompt for beginning in chosen], longest_sentence(model))
+        ]
         said = _answers(model, tokenizer, ids, settings)
         if chosen:
             compared = [answer.text[: len(beginning.reference)] for answer, beginning in zip(said, chosen, strict=True)]

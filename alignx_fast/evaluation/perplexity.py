@@ -12,15 +12,17 @@ from alignx_fast.evaluation.results import LanguagePerplexity
 LARGEST = 700.0  # nats per token; beyond, or NaN, the exponential is no number
 
 
-def perplexity(sentences: Sequence[Sentence], nats_S: torch.Tensor, languages: Sequence[str]) -> dict[str, LanguagePerplexity]:
+def perplexity(
+    sentences: Sequence[Sentence], nats_S: torch.Tensor, languages: Sequence[str], max_length: int = MAX_LENGTH
+) -> dict[str, LanguagePerplexity]:
     """Perplexity per token and bits per character, by language, from the sum of each sentence's losses in nats.
 
     Every token of a sentence is predicted, its first one from the opening token alone: BOS where the tokenizer has one, and another token that a
-    text may open with where it has none. Sentences cut at `MAX_LENGTH` are left out; so is a language that has no others.
+    text may open with where it has none. Sentences cut at `max_length` tokens are left out; so is a language that has no others.
     """
     whole: dict[int, list[tuple[Sentence, float]]] = {}
     for sentence, nats in zip(sentences, nats_S.tolist(), strict=True):
-        if len(sentence.example["input_ids"]) < MAX_LENGTH:
+        if len(sentence.example["input_ids"]) < max_length:
             whole.setdefault(sentence.language, []).append((sentence, nats))
     return {code: language_perplexity(whole[i]) for i, code in enumerate(languages) if i in whole}
 

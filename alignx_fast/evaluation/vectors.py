@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import Example
 from alignx_fast.evaluation.anisotropy import Anisotropy, anisotropy
-from alignx_fast.evaluation.encode import Reading, Sentence, encode, layers_at_once, present, read
+from alignx_fast.evaluation.encode import Reading, Sentence, encode, layers_at_once, longest_sentence, present, read
 from alignx_fast.evaluation.hard_negatives import HardNegative, Kind, hard_negatives
 from alignx_fast.evaluation.intervals import bootstrap_mean
 from alignx_fast.evaluation.layers import Similarity, mean, similarity
@@ -77,13 +77,14 @@ def vector_scores(
     probed = {align_layer, *range(num_layers(model) + 1 - PROBED_LAST_LAYERS, num_layers(model) + 1)}
     hard_language = english(languages)
     negatives = hard_negatives({s.meaning: s.text for s in sentences if s.language == hard_language})
-    negative_examples = encode(tokenizer, [negative.text for negative in negatives])
+    longest = longest_sentence(model)
+    negative_examples = encode(tokenizer, [negative.text for negative in negatives], longest)
 
     results: list[LayerResult] = []
     at_align_layer, plane, predicted = Retrieval(), SentenceMap(), dict[str, LanguagePerplexity]()
     for reading, hard_reading in passes(model, [s.example for s in sentences], negative_examples, tokens_per_batch, show):
         if reading.nats_S is not None:
-            predicted = perplexity(sentences, reading.nats_S, languages)
+            predicted = perplexity(sentences, reading.nats_S, languages, longest)
         for layer in list(reading.vectors):
             vectors_LND = grid(reading.vectors.pop(layer), sentences, has_LN)
             hard = hard_vectors(hard_reading.vectors.pop(layer), hard_language, negatives)

@@ -31,6 +31,22 @@ def load_config(path: str, settings: ModelSettings) -> PreTrainedConfig:
     return config
 
 
+def check_unquantised(path: str, config: PreTrainedConfig) -> None:
+    """Refuse to train on weights that are quantised already: `qlora` quantises the original ones itself.
+
+    Raises:
+        UserError: they are.
+    """
+    scheme = getattr(config, "quantization_config", None) or getattr(config.get_text_config(), "quantization_config", None)
+    if scheme is None:
+        return
+    name = scheme.get("quant_method") if isinstance(scheme, dict) else getattr(scheme, "quant_method", None)
+    raise UserError(
+        f"The weights of {path} are quantised already ({getattr(name, 'value', name)}): give the original model in `model.path`; "
+        "`--model.tuning qlora` quantises it when it is loaded."
+    )
+
+
 def align_layer(settings: ModelSettings, config: PreTrainedConfig) -> int:
     """The layer to align: as asked, else half of the layers.
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 from alignx_fast.models.capture import decoder_layers
 
 
@@ -23,13 +24,22 @@ def check_loaded(path: str, model: PreTrainedModel, report: Mapping[str, Collect
     if missing:
         hint = f" They hold {unexpected[0]} instead, so their tensors have other names." if unexpected else ""
         raise UserError(
-            f"The weights of {path} lack {_listed(missing)}, which would be random numbers.{hint} Download or save the model again."
+            f"The weights of {path} lack {listed(missing)}, which would be random numbers.{hint} Download or save the model again."
         )
     if too_many := [name for name in unexpected if name.startswith(f"{layers}.")]:
         raise UserError(
-            f"The weights of {path} hold {_listed(too_many)}, for which its config.json has no place. Use the config.json that belongs to them."
+            f"The weights of {path} hold {listed(too_many)}, for which its config.json has no place. Use the config.json that belongs to them."
         )
 
 
-def _listed(names: list[str]) -> str:
+def no_weights(path: str, error: SafetensorError) -> UserError:
+    """What to say of a folder with files that safetensors cannot read."""
+    return UserError(
+        f"The weights of {path} are no safetensors data ({first_line(error)}) The file is cut, or a Git LFS pointer in place of one: "
+        "download it again."
+    )
+
+
+def listed(names: list[str]) -> str:
+    """The first of these names, and how many others there are."""
     return names[0] + (f" and {len(names) - 1} more tensors" if len(names) > 1 else "")

@@ -1,6 +1,6 @@
 """Loading a model's weights as full, lora or qlora. Only safetensors; no remote code unless asked for."""
 
-import json
+import logging
 from pathlib import Path
 
 import torch
@@ -9,14 +9,17 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError, first_line
+from alignx_fast.files import read_object
 from alignx_fast.hardware import device, dtype_name, product_dtype, weight_dtype
-from alignx_fast.models.adapters import Model, add_adapters, open_adapters
+from alignx_fast.models.adapters import Model, adapter_tensors, add_adapters, open_adapters
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.check import check_packed_forward
-from alignx_fast.models.config import load_config
-from alignx_fast.models.loaded import check_loaded
+from alignx_fast.models.config import check_unquantised, load_config
+from alignx_fast.models.loaded import check_loaded, no_weights
 from alignx_fast.models.setup import set_up
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = None) -> Model:
@@ -27,7 +30,9 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
     Raises:
         UserError: the model cannot be loaded, or its family cannot be trained on packed sequences.
     """
-    model = _read_weights(path, settings)
+    if adapter is not None:
+        adapter_tensors(adapter)  # a damaged file is found before the base model is read
+    model = _read_weights(path, settings, device())
     set_up(model, settings)
     check_packed_forward(model)
     if settings.tuning == "full":
@@ -35,12 +40,28 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
     return add_adapters(model, settings.lora) if adapter is None else open_adapters(model, adapter)
 
 
+def check_base(path: str, settings: ModelSettings) -> None:
+    """Check a base model before anything is done with it: of a folder, all but the values of the tensors is read.
+
+    Raises:
+        UserError: it is quantised already, its files are damaged or do not belong together, or tensors are missing.
+    """
+    check_unquantised(path, load_config(path, settings))
+    if Path(path).is_dir():
+        _read_weights(path, settings.model_copy(update={"tuning": "full"}), torch.device("meta"))
+
+
 def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:
     """A trained model for evaluation, translation or export: a plain folder, an adapter folder, or a hub name."""
     adapter_config = Path(folder) / "adapter_config.json"
     if adapter_config.is_file():
-        base = _base_now(json.loads(adapter_config.read_text())["base_model_name_or_path"], Path(folder))
-        tuning = settings.tuning if settings.tuning != "full" else "lora"
+        base = _base_now((read_object(adapter_config) or {}).get("base_model_name_or_path"), Path(folder))
+        tuning = settings.tuning
+        if tuning == "full":
+            log.warning(
+                "Nothing says what the adapters in %s were trained on: taken for LoRA on weights that are not quantised.", folder
+            )
+            tuning = "lora"
         model = load_model(base, settings.model_copy(update={"tuning": tuning}), adapter=Path(folder))
     else:
         dtype = dtype_name(product_dtype(settings)) if settings.dtype == "auto" else settings.dtype
@@ -50,15 +71,17 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
     return model.eval(), tokenizer
 
 
-def _base_now(base: str, adapter: Path) -> str:
+def _base_now(base: object, adapter: Path) -> str:
     """The base of an adapter. One that its run has built is looked for in the run folder, which may have been moved since."""
+    if not (base and isinstance(base, str)):
+        raise UserError(f"{adapter / 'adapter_config.json'} names no base model: write it there as `base_model_name_or_path`.")
     for run in adapter.resolve().parents[:2]:
         if Path(base).name == "base" and (run / "settings.yaml").is_file() and (run / "base" / "config.json").is_file():
             return str(run / "base")
     return base
 
 
-def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
+def _read_weights(path: str, settings: ModelSettings, place: torch.device) -> PreTrainedModel:
     config = load_config(path, settings)
     quantisation = None
     if settings.tuning == "qlora":
@@ -76,16 +99,13 @@ def _read_weights(path: str, settings: ModelSettings) -> PreTrainedModel:
             output_loading_info=True,
             config=config,
             dtype=weight_dtype(settings),
-            device_map={"": device()},
+            device_map={"": place},
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             quantization_config=quantisation,
         )
     except SafetensorError as error:
-        raise UserError(
-            f"The weights of {path} are no safetensors data ({first_line(error)}) The file is cut, or a Git LFS pointer in place of one: "
-            "download it again."
-        ) from None
+        raise no_weights(path, error) from None
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"Cannot load model {path!r}: {first_line(error)}") from None
     except torch.OutOfMemoryError:

@@ -31,9 +31,10 @@ from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.adapters import Model
 from alignx_fast.models.config import align_layer, load_config
+from alignx_fast.models.positions import check_positions, learned_positions_of
 from alignx_fast.models.tiny import save_tiny_model
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
-from alignx_fast.models.weights import load_model
+from alignx_fast.models.weights import check_base, load_model
 from alignx_fast.report.labels import POINT_TITLES
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
@@ -72,6 +73,7 @@ def check_runnable(settings: Settings) -> None:
         layers = load_config(settings.model.path, settings.model).get_text_config().num_hidden_layers
         if on_gpu():
             check_fits(settings, card_bytes())
+        check_base(settings.model.path, settings.model)
     for loss in settings.align.losses:
         loss.check(layers)
 
@@ -90,6 +92,7 @@ class Run:
         self.config = load_config(self.base, settings.model)
         fit_tokenizer(self.tokenizer, self.config, self.base)
         self.align_layer = align_layer(settings.model, self.config)
+        self.positions = learned_positions_of(self.config, trust_remote_code=settings.model.trust_remote_code)
 
     def execute(self) -> Path:
         """Run every part that is not done yet; returns the report."""
@@ -141,6 +144,9 @@ class Run:
             f"  {len(prepared.train):,} training rows, {len(prepared.dev):,} dev rows, {len(prepared.languages)} languages; "
             f"{sum(summary['dropped'].values()):,} of {summary['rows_read']:,} rows dropped (data/dropped_{stage}.jsonl)"
         )
+        longest = max(summary["train"]["tokens_longest"], summary["dev"]["tokens_longest"])
+        remedy = f"cut rows there with `--data.max_length {self.positions}`, or choose another model"
+        check_positions(self.positions, longest, f"The longest row of stage {stage} has", remedy)
         self.prepared[stage] = prepared
 
     def _compare_inputs(self) -> None:

@@ -16,7 +16,7 @@ from alignx_fast.hardware import device, dtype_name, on_gpu, product_dtype, weig
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
-from alignx_fast.models.adapters import Model
+from alignx_fast.models.adapters import Model, save_tuning
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.config import need_bitsandbytes
 from alignx_fast.stages import Stage, StageName
@@ -159,4 +159,6 @@ def run_stage(
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
+    if settings.model.tuning != "full":
+        save_tuning(partial, settings.model)
     publish(partial, folder / "model")

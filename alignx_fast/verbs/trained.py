@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from alignx_fast.config import Settings, load_settings
 from alignx_fast.data.templates import Template, choose
 from alignx_fast.errors import UserError
-from alignx_fast.models.adapters import Model
+from alignx_fast.models.adapters import Model, saved_tuning
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.config import align_layer
 from alignx_fast.models.weights import open_model
@@ -43,12 +43,21 @@ def find_model(path: str) -> tuple[str, Path | None]:
     )
 
 
-def open_trained(path: str, overrides: dict[str, object] | None = None) -> Trained:
-    """Load the model that `path` names."""
-    model_path, file = find_model(path)
+def settings_of(model_path: str, file: Path | None, overrides: dict[str, object] | None = None) -> Settings:
+    """The settings of a model that `find_model` has found; how adapters were trained stands beside them, unless `overrides` name it."""
     settings = load_settings(file, overrides)
     if file is None:
         settings.model.path = model_path
+    for name, value in saved_tuning(Path(model_path)).items():
+        if f"model.{name}" not in (overrides or {}):
+            setattr(settings.model, name, value)
+    return settings
+
+
+def open_trained(path: str, overrides: dict[str, object] | None = None) -> Trained:
+    """Load the model that `path` names."""
+    model_path, file = find_model(path)
+    settings = settings_of(model_path, file, overrides)
     model, tokenizer = open_model(model_path, settings.model)
     layer = align_layer(settings.model, causal_model(model).config)
     return Trained(model, tokenizer, settings, choose(settings.data.template, tokenizer), layer)

@@ -13,7 +13,7 @@ from support.tokenizers import CHATML, build_tokenizer
 from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError
 from alignx_fast.models.tokenizer import fit_tokenizer
-from alignx_fast.models.weights import load_model
+from alignx_fast.models.weights import check_base, load_model
 
 Weights = dict[str, torch.Tensor]
 
@@ -91,3 +91,12 @@ def test_every_token_that_can_appear_has_an_embedding() -> None:
     tokenizer.add_tokens(["Zugabteil"])
     with pytest.raises(UserError, match="such as 'Zugabteil'"):
         fit_tokenizer(tokenizer, config, "m")
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "qlora"])
+def test_weights_that_are_quantised_already_are_refused_before_anything_is_read(tuning: str, tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "m")
+    file = tmp_path / "m" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    with pytest.raises(UserError, match=r"quantised already \(gptq\): give the original model in `model.path`"):
+        check_base(str(tmp_path / "m"), ModelSettings(path=str(tmp_path / "m"), tuning=tuning))

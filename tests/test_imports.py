@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "files", "stages", "fields", "logs", "hardware"}
+BASE = {"errors", "files", "contents", "stages", "fields", "logs", "hardware"}
 """Small modules that anybody may use."""
 LOSS_SETTINGS = {"errors", "fields", "losses", "kernels"}
 DATA_AND_MODELS = BASE | {"config", "losses", "data", "models", "kernels"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "contents": {"files"},
     "stages": set(),
     "fields": set(),
     "logs": set(),

@@ -1,6 +1,5 @@
 """Checkpoints of a stage: which of them are whole, and what the losses add to them."""
 
-import hashlib
 import logging
 import re
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from alignx_fast.contents import RECORD_FILE, UNFINISHED, difference, record_of
 from alignx_fast.errors import UserError
 from alignx_fast.files import read_object, sync_tree, write_json
 from alignx_fast.losses.base import Loss
@@ -20,9 +20,6 @@ LOSSES_FILE = "alignment_heads.safetensors"
 """Parameters and memory of the losses, beside the model."""
 
 STATE_FILE = "trainer_state.json"
-RECORD_FILE = "files.json"
-"""Size and hash of every other file of a checkpoint; empty while it is being written."""
-UNFINISHED = "it was not written to its end"
 REMOVED = "removed-"
 CHECKPOINT = re.compile("checkpoint-(0|[1-9][0-9]*)")
 
@@ -84,25 +81,7 @@ def damage(checkpoint: Path) -> str | None:
         return f"it is one of step {state['global_step']} under another name"
     if not record.exists():
         return None if state is not None else UNFINISHED
-    content = read_object(record)
-    if content is None:
-        return f"its {RECORD_FILE} cannot be read"
-    if not content:
-        return UNFINISHED
-    for name, written in content.items():
-        file = checkpoint / name
-        if not isinstance(written, dict):
-            return f"its {RECORD_FILE} cannot be read"
-        if not file.is_file():
-            return f"its {name} is missing"
-        if file.stat().st_size != written.get("bytes"):
-            return f"its {name} has {file.stat().st_size} bytes instead of {written.get('bytes')}"
-        try:
-            if sha256(file) != written.get("sha256"):
-                return f"the content of its {name} has changed since it was saved"
-        except OSError as error:
-            return f"its {name} cannot be read ({error.strerror})"
-    return None
+    return difference(checkpoint)
 
 
 def begin_checkpoint(checkpoint: Path) -> None:
@@ -112,10 +91,8 @@ def begin_checkpoint(checkpoint: Path) -> None:
 
 def finish_checkpoint(checkpoint: Path) -> None:
     """Wait until a checkpoint is on the disk, and record size and hash of its files, which makes it count as whole."""
-    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != RECORD_FILE)
     sync_tree(checkpoint)
-    record = {str(file.relative_to(checkpoint)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
-    write_json(checkpoint / RECORD_FILE, record)
+    write_json(checkpoint / RECORD_FILE, record_of(checkpoint))
 
 
 def remove_old_checkpoints(folder: Path, keep: int | None, step: int, best: str | None = None) -> None:
@@ -136,12 +113,6 @@ def remove_old_checkpoints(folder: Path, keep: int | None, step: int, best: str 
             removed = folder / f"{REMOVED}{checkpoint.name}"  # a kill while it is removed leaves none that looks whole
             checkpoint.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)
-
-
-def sha256(file: Path) -> str:
-    """The hash of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _steps(folder: Path) -> list[int]:

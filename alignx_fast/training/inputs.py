@@ -12,10 +12,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from alignx_fast.contents import sha256
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.errors import UserError
 from alignx_fast.files import read_object, write_json
-from alignx_fast.training.checkpoints import sha256
 
 log = logging.getLogger(__name__)
 

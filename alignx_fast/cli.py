@@ -227,6 +227,24 @@ def report(run: HomePath) -> None:
 
 
 @app.command
+def cache(folder: HomePath = Path("~/.cache/alignx-fast"), *, max_size: str | None = None, max_age: str | None = None) -> None:
+    """List the tokenised data that is kept between runs, or remove what lies beyond a bound; never what is in use.
+
+    Parameters
+    ----------
+    folder:
+        What data.cache_dir names.
+    max_size:
+        Keep at most so much, such as 5GB; what was not used for longest goes first.
+    max_age:
+        Keep what was used within this time, such as 30d.
+    """
+    from alignx_fast.verbs.cache import manage
+
+    manage(folder.expanduser(), max_size, max_age)
+
+
+@app.command
 def doctor() -> None:
     """What this machine has, what will be used of it, and what to install."""
     from alignx_fast.verbs.doctor import examine

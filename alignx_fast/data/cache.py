@@ -1,12 +1,12 @@
 """Folders of finished work, named by a fingerprint of everything that shaped it."""
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import tokenizers
@@ -14,10 +14,18 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import Settings
-from alignx_fast.errors import UserError
+from alignx_fast.contents import RECORD_FILE, difference, record_of
+from alignx_fast.data.entries import PARTIAL, USED_FILE, hold_partial, partial_name, put_away, remove_leftovers
+from alignx_fast.errors import UserError, first_line
+from alignx_fast.files import read_object, write_json
 from alignx_fast.stages import Stage
 
-PARTIAL = ".partial-"
+__all__ = ["PARTIAL", "NotWritableError", "building", "damage", "fingerprint", "finish", "set_aside"]
+
+NAME_FILE = "entry.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+"""How a file system says that another process has given an entry its name first."""
 
 
 def fingerprint(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> str:
@@ -36,46 +44,70 @@ def fingerprint(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: S
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
+class NotWritableError(UserError):
+    """No folder can be made in the cache."""
+
+
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """A new folder to fill; it takes the name `folder` when the block ends, and is removed when the block fails.
 
-    A killed process leaves at most a folder with another name, which the next one removes.
+    A killed process leaves at most a folder with another name, which the next one removes. Of two that build the same entry, the first to
+    end gives it its name, and the other's work is thrown away.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the disk is full or not writable; `NotWritableError` where nothing could be made at all.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder.parent)
-        partial = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{os.getpid()}-", dir=folder.parent))
+        remove_leftovers(folder.parent)
+        partial = Path(tempfile.mkdtemp(prefix=partial_name(), dir=folder.parent))
+        hold_partial(partial)
     except OSError as error:
-        raise UserError(f"Cannot write to cache folder {folder.parent}: {error.strerror}. Set data.cache_dir.") from None
+        kind = UserError if error.errno in FULL else NotWritableError
+        raise kind(_cannot_write(folder.parent, error)) from None
     try:
         yield partial
-        if not folder.exists():  # another process may have finished the same work first
-            partial.rename(folder)
+        _name(partial, folder)
     except OSError as error:
-        raise UserError(f"Cannot write to cache folder {folder.parent}: {error.strerror}. Set data.cache_dir.") from error
+        raise UserError(_cannot_write(folder.parent, error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_leftovers(parent: Path) -> None:
-    for leftover in parent.glob(f"{PARTIAL}*"):
-        pid = int(leftover.name.removeprefix(PARTIAL).split("-")[0])
-        if not _alive(pid):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
+def _name(partial: Path, folder: Path) -> None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        if not folder.exists():  # an empty folder would be replaced
+            partial.rename(folder)
+    except OSError as error:
+        if error.errno not in TAKEN:
+            raise
+
+
+def _cannot_write(cache: Path, error: OSError) -> str:
+    return f"Cannot write to cache folder {cache}: {(error.strerror or first_line(error)).rstrip('.')}. Set data.cache_dir."
+
+
+def finish(partial: Path, name: str) -> None:
+    """Record size and hash of all files of an entry that is complete, and the name it was made for."""
+    write_json(partial / NAME_FILE, {"entry": name})
+    write_json(partial / RECORD_FILE, record_of(partial, leave_out=frozenset({USED_FILE})))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with an entry, as the end of a sentence; None where it is whole. Hashes all of it, about a second per gigabyte."""
+    if not folder.is_dir():
+        return "it is no folder"
+    if reason := difference(folder):
+        return reason
+    named = read_object(folder / NAME_FILE) or {}
+    return None if named.get("entry") == folder.name else f"it is {named.get('entry', 'another entry')} under another name"
+
+
+def set_aside(folder: Path) -> None:
+    """Remove an entry that is damaged, where that can be done; another process may have done it first."""
+    with suppress(OSError):
+        put_away(folder)
 
 
 def _state(path: str) -> list[object]:

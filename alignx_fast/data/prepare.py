@@ -1,24 +1,35 @@
 """From settings to datasets of tokens and spans, kept between runs."""
 
+import atexit
 import json
+import logging
+import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
 from alignx_fast.config import Settings
-from alignx_fast.data.cache import building, fingerprint
+from alignx_fast.data.cache import NotWritableError, building, damage, fingerprint, finish, set_aside
 from alignx_fast.data.encode import Encoder
+from alignx_fast.data.entries import KEEP_BYTES, KEEP_SECONDS, hold, remove_old
 from alignx_fast.data.gather import Gathered, gather
 from alignx_fast.data.rows import Meaning, Pair, Reason
 from alignx_fast.data.spans import bos_ids, closing_id
 from alignx_fast.data.summary import Summary, per_language, split_summary
 from alignx_fast.data.templates import choose
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 from alignx_fast.stages import Stage
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+"""Times that an entry is built which cannot be read afterwards: another process may have removed it, or the disk loses what it is given."""
 
 
 @dataclass
@@ -42,14 +53,79 @@ class Prepared:
 def prepare(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> Prepared:
     """Read, clean, split and tokenise the rows of one stage, or load them as an earlier run left them.
 
+    Every file of a cache entry is compared with its hash when it is read; a damaged entry is named and built again. Where the cache cannot be
+    written, what it lacks is built in a temporary folder that is removed when the process ends.
+
     Raises:
         UserError: a source cannot be read, the tokenizer or its chat template cannot be used, or no usable row is left.
     """
-    folder = settings.data.cache_dir.expanduser() / f"{stage}-{fingerprint(settings, tokenizer, stage)}"
-    cached = folder.is_dir()
-    if not cached:
-        with building(folder) as partial:
-            _build(partial, settings, tokenizer, stage)
+    folder = _cache_folder(settings) / f"{stage}-{fingerprint(settings, tokenizer, stage)}"
+    prepared = _read(folder, settings, from_cache=True)
+    for _ in range(ATTEMPTS):
+        if prepared is not None:
+            return prepared
+        try:
+            with building(folder) as partial:
+                _build(partial, settings, tokenizer, stage)
+                finish(partial, folder.name)
+        except NotWritableError as error:
+            folder = _temporary_cache() / folder.name
+            log.warning("%s Until then, the data of this run is made anew in %s.", error, folder.parent)
+            continue
+        for entry in remove_old(folder.parent, KEEP_BYTES, KEEP_SECONDS):
+            if entry.finished:
+                log.info("Cache entry %s was not used for long, and is removed.", entry.folder)
+        prepared = _read(folder, settings, from_cache=False)
+    if prepared is None:
+        raise UserError(f"{folder.parent} does not keep what is written to it: set data.cache_dir to a folder on another disk.")
+    return prepared
+
+
+def _cache_folder(settings: Settings) -> Path:
+    try:
+        return settings.data.cache_dir.expanduser()
+    except RuntimeError:  # a user without a home
+        folder = _temporary_cache()
+        log.warning("There is no home folder for %s: data is kept in %s for this run alone.", settings.data.cache_dir, folder)
+        return folder
+
+
+@cache
+def _temporary_cache() -> Path:
+    """A folder that is removed when the process ends.
+
+    Raises:
+        UserError: no temporary folder can be written.
+    """
+    try:
+        folder = TemporaryDirectory(prefix="alignx-fast-", ignore_cleanup_errors=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise UserError(f"Neither the cache nor a temporary folder can be written ({reason}): set data.cache_dir.") from None
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+def _read(folder: Path, settings: Settings, *, from_cache: bool) -> Prepared | None:
+    """A finished entry; None where there is none, or it is damaged, which is named."""
+    if not os.path.lexists(folder):
+        return None
+    hold(folder, str(settings.output))
+    reason = damage(folder)
+    if reason is None:
+        try:
+            return _load(folder, from_cache=from_cache)
+        except MemoryError:
+            raise
+        except Exception as error:  # datasets and pyarrow have many of their own
+            reason = f"it cannot be read ({first_line(error).rstrip('.')})"
+    if os.path.lexists(folder):  # else it was removed meanwhile
+        log.warning("Cache entry %s is damaged, and is built again: %s.", folder, reason)
+        set_aside(folder)
+    return None
+
+
+def _load(folder: Path, *, from_cache: bool) -> Prepared:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     meanings = json.loads((folder / "eval_meanings.json").read_text(encoding="utf-8"))
     dropped = folder / "dropped.jsonl"
@@ -60,7 +136,7 @@ def prepare(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage
         summary=summary,
         dropped_file=dropped if dropped.is_file() else None,
         eval_meanings=[Meaning(**meaning) for meaning in meanings],
-        from_cache=cached,
+        from_cache=from_cache,
     )
 
 

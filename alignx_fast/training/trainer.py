@@ -225,7 +225,7 @@ class AlignXTrainer(Trainer):
         if dataset is None:
             raise UserError('There are no rows to evaluate on: give an eval_dataset, or set eval_strategy to "no".')
         # Dev rows of one meaning lie side by side and would mask each other as negatives.
-        dataset = dataset.shuffle(seed=0)
+        dataset = dataset.shuffle(seed=0, keep_in_memory=True)  # else its order would be written beside the data
         self.model.eval()
         sums: dict[str, float] = {}
         weights: dict[str, int] = {}

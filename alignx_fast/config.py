@@ -181,6 +181,9 @@ class StageSettings(Group):
     """Steps between checkpoints; default: a fifth of the run, and never more than half an hour apart."""
     keep_checkpoints: int = Field(2, gt=0)
     """Checkpoints kept per stage."""
+    max_skipped_steps: int | None = Field(None, ge=0)
+    """Steps that may be skipped because their loss or gradients are not finite; one more ends the run. Default: one in a hundred of the stage,
+    at least 3 and at most 20. Three in a row end it always."""
 
     @property
     def step_rows(self) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -24,8 +25,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`value` as indented JSON, any script readable."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    """`value` as indented JSON, any script readable; NaN and infinity, for which JSON has no word, as null."""
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1) + "\n")
+
+
+def finite(value: object) -> object:
+    """`value` with None in the place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read_json(path: Path) -> Any:

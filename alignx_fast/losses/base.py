@@ -186,8 +186,12 @@ class Loss(nn.Module):
     def end_step(self, vectors: Vectors, pairs: Pairs) -> None:
         """Called after the last micro-batch with all vectors of the step, detached and in the order of the rows."""
 
+    def after_update(self) -> None:
+        """Called after every update of the loss's parameters, to keep them within their limits."""
+
     def checkpoint(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs of this loss."""
+        """Everything a resumed run needs of this loss. Of one that remembers, `end_step` must not change these tensors in place: they are what
+        is put back when a step is skipped."""
         return {f"{self.name}.{key}": tensor for key, tensor in self.state_dict().items()}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -20,6 +20,9 @@ from alignx_fast.losses.queue import TargetQueue
 LARGEST_CHUNK_BYTES = max(CHUNK_BYTES.values())
 """Most bytes of gradients at similarities that the loss's kernels hold at once, on any GPU."""
 
+LEARNED_TEMPERATURES = (1e-3, 100.0)
+"""Range of a learned tau: at its ends the similarities count for all, or for nothing."""
+
 
 class ContrastiveSettings(LossSettings):
     """Sources against targets within the rows as they are trained on."""
@@ -29,7 +32,7 @@ class ContrastiveSettings(LossSettings):
     temperature: float = Field(0.1, gt=0)
     """tau."""
     learn_temperature: bool = False
-    """Train tau, starting from `temperature`."""
+    """Train tau, starting from `temperature`; it stays between 0.001 and 100, or its start."""
     symmetric: bool = False
     """Mean of both directions; the paper uses source to target only."""
     mask_false_negatives: bool = True
@@ -94,6 +97,15 @@ class Contrastive(Loss, settings=ContrastiveSettings):
     def temperature(self) -> torch.Tensor | float:
         """tau: a tensor that takes gradients when it is learned, else the number of the settings, for which no GPU is asked."""
         return self.log_temperature.exp() if self.settings.learn_temperature else self.settings.temperature
+
+    def after_update(self) -> None:
+        """A learned tau stays in its range, and with it finite and positive."""
+        if self.settings.learn_temperature:
+            least, most = LEARNED_TEMPERATURES
+            with torch.no_grad():
+                self.log_temperature.clamp_(
+                    math.log(min(least, self.settings.temperature)), math.log(max(most, self.settings.temperature))
+                )
 
     def read(self, forward: Forward) -> Vectors:
         """(c, d): mean states of sources and of targets."""

@@ -15,6 +15,7 @@ from alignx_fast.models.adapters import Model, adapter_tensors, add_adapters, op
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.check import check_packed_forward
 from alignx_fast.models.config import check_unquantised, load_config
+from alignx_fast.models.finite import check_finite, check_finite_files
 from alignx_fast.models.loaded import check_loaded, no_weights
 from alignx_fast.models.setup import set_up
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
@@ -28,27 +29,33 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
     The embeddings, head and norms of a 4-bit model keep their own format: casting them to fp32 costs 2 GiB on an 8B model.
 
     Raises:
-        UserError: the model cannot be loaded, or its family cannot be trained on packed sequences.
+        UserError: the model cannot be loaded, its weights are not finite, or its family cannot be trained on packed sequences.
     """
     if adapter is not None:
         adapter_tensors(adapter)  # a damaged file is found before the base model is read
     model = _read_weights(path, settings, device())
+    check_finite(path, model.named_parameters())
     set_up(model, settings)
     check_packed_forward(model)
     if settings.tuning == "full":
         return model
-    return add_adapters(model, settings.lora) if adapter is None else open_adapters(model, adapter)
+    if adapter is None:
+        return add_adapters(model, settings.lora)
+    adapted = open_adapters(model, adapter)
+    check_finite(str(adapter), ((name, tensor) for name, tensor in adapted.named_parameters() if tensor.requires_grad))
+    return adapted
 
 
 def check_base(path: str, settings: ModelSettings) -> None:
-    """Check a base model before anything is done with it: of a folder, all but the values of the tensors is read.
+    """Check a base model before anything is done with it.
 
     Raises:
-        UserError: it is quantised already, its files are damaged or do not belong together, or tensors are missing.
+        UserError: it is quantised already, its files are damaged or do not belong together, or tensors are missing or not finite.
     """
     check_unquantised(path, load_config(path, settings))
     if Path(path).is_dir():
         _read_weights(path, settings.model_copy(update={"tuning": "full"}), torch.device("meta"))
+    check_finite_files(path)
 
 
 def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:

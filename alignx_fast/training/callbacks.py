@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from alignx_fast.files import write_text
+from alignx_fast.files import finite, write_text
 
 SECONDS_BETWEEN_CHECKPOINTS = 1800
 
@@ -53,6 +53,8 @@ class RunLog(TrainerCallback):
             self.event("dev", state.global_step, {"dev_" + k[5:]: v for k, v in logs.items() if k.startswith("eval_loss")})
         elif "tokens_per_micro_batch" in logs:
             self.event("out_of_memory", state.global_step, logs)
+        elif "skipped_steps" in logs:
+            self.event("skipped", state.global_step + 1, logs)
         elif "loss" in logs:
             self._write(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
 
@@ -70,7 +72,7 @@ class RunLog(TrainerCallback):
             return
         line = {"stage": self.stage, "step": step, "time": self.offset + time.monotonic() - self.started, **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(finite(line)) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

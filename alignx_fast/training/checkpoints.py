@@ -3,14 +3,15 @@
 import logging
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from alignx_fast.contents import RECORD_FILE, UNFINISHED, difference, record_of
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 from alignx_fast.files import read_object, sync_tree, write_json
 from alignx_fast.losses.base import Loss
 
@@ -82,6 +83,20 @@ def damage(checkpoint: Path) -> str | None:
     if not record.exists():
         return None if state is not None else UNFINISHED
     return difference(checkpoint)
+
+
+@contextmanager
+def readable(checkpoint: str | None) -> Iterator[None]:
+    """What cannot be loaded of a checkpoint becomes one sentence: it was damaged, or made with other settings."""
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch, safetensors and PEFT each have their own
+        raise UserError(
+            f"{checkpoint} cannot be loaded ({first_line(error)[:300].rstrip('.')}): it is damaged, or made with other settings. "
+            "Remove it to continue from the one before."
+        ) from error
 
 
 def begin_checkpoint(checkpoint: Path) -> None:

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     ".evaluate_every",
     ".save_every",
     ".keep_checkpoints",
+    ".max_skipped_steps",
     "tracking",
     "evaluation.tasks",
     "evaluation.task_folder",

@@ -125,8 +125,8 @@ def run_stage(
     run_log.event(
         "start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)}
     )
-    record = read_object(run / "environment.json") or {}
-    write_json(run / "environment.json", record | {"used": record.get("used", {}) | {name: used}})
+    environment = read_object(run / "environment.json") or {}
+    write_json(run / "environment.json", environment | {"used": environment.get("used", {}) | {name: used}})
     parts = [*(f"{what} {how}" for what, how in used.items()), f"{tokens_per_micro_batch} tokens a micro-batch"]
     log.info("%s: %s", name, ", ".join(parts))
     trainer = AlignXTrainer(
@@ -148,13 +148,15 @@ def run_stage(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if every is None or trainer.state.global_step % every:
             trainer.evaluate()
+        trainer.check_result()
     except Exception:
         if saved := trainer.save_finished_steps():
             log.error("Step %d failed; the steps before it are saved in %s.", trainer.state.global_step + 1, saved)
         raise
     finally:
         progress.close()
-    write_json(folder / "stage.json", {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step})
+    record = {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step, "skipped_steps": trainer.skipped.count}
+    write_json(folder / "stage.json", record)
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))

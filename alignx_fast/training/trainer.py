@@ -8,10 +8,7 @@ Mixed precision is entered here: accelerate would do it in `model.forward`, and 
 """
 
 import logging
-import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from alignx_fast.config import AlignSettings, InstructSettings
 from alignx_fast.data.mixing import language_groups
 from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
-from alignx_fast.errors import UserError, first_line
+from alignx_fast.errors import UserError
 from alignx_fast.hardware import peak_memory_gib
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.models.tokenizer import opening_token
@@ -35,8 +32,17 @@ from alignx_fast.training.checkpoints import (
     damage,
     finish_checkpoint,
     load_losses,
+    readable,
     remove_old_checkpoints,
     save_losses,
+)
+from alignx_fast.training.guard import (
+    SkippedSteps,
+    WaitingStep,
+    bad_value,
+    check_dev_loss,
+    check_weights,
+    non_finite_parts,
 )
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 from alignx_fast.training.sampler import StepSampler, rows_in_step, steps_in_epochs
@@ -61,7 +67,7 @@ class AlignXTrainer(Trainer):
         processing_class: the tokenizer, saved with the model; needed by losses over sentences encoded apart, which its BOS opens.
 
     Raises:
-        UserError: the dataset is empty or the loss is not finite.
+        UserError: the dataset is empty, or too many steps have a loss or gradients that are not finite.
     """
 
     # Trainer allows for more kinds of these.
@@ -114,6 +120,9 @@ class AlignXTrainer(Trainer):
             autocast=self.accelerator.autocast,
             opening_token=None if processing_class is None else opening_token(processing_class),
         )
+        self.skipped = SkippedSteps(Path(str(args.output_dir)), settings.max_skipped_steps, processing_class)
+        self.add_callback(self.skipped)
+        self._norm, self._dev_loss = 0.0, 0.0
         self._prices = Prices.of(model)
         self._restart_clock()
 
@@ -141,6 +150,7 @@ class AlignXTrainer(Trainer):
         """Forward and backward of one optimizer step; after an error the model and all random states are as before it."""
         model.train()
         before = random_state(self.args.device)
+        remembered = {loss: loss.checkpoint() for loss in self.align_step.losses if loss.remembers}
         try:
             terms = self._step_in_memory(model, inputs["rows"], before)
         except Exception:
@@ -148,17 +158,43 @@ class AlignXTrainer(Trainer):
             set_random_state(before, self.args.device)
             self.failed_in_step = True
             raise
-        values = torch.stack([term.float() for term in terms.values()]).tolist()
-        for name, value in zip(terms, values, strict=True):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            if not math.isfinite(value):
-                raise UserError(
-                    f"{name} is {value} at step {self.state.global_step + 1}: start again with a lower learning rate or a longer "
-                    "warm-up, and another folder with --output."
-                )
-        self._steps += 1
         self._tokens += sum(len(row["input_ids"]) for row in inputs["rows"])
-        return terms["loss"].detach()
+        self._waiting = WaitingStep(terms, inputs["rows"], before, remembered)
+        return torch.nan_to_num(terms["loss"].detach(), 0.0, 0.0, 0.0)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Trainer asks for it before it changes a weight: a step whose loss or gradients are not finite ends here, skipped."""
+        norm, waiting = super()._get_grad_norm(model, grad_norm), self._waiting  # type: ignore[no-untyped-call]
+        tensors = waiting.terms | {"the gradient norm": torch.as_tensor(norm, device=self.args.device)}
+        values = dict(zip(tensors, torch.stack([tensor.float() for tensor in tensors.values()]).tolist(), strict=True))
+        reason, norm = bad_value(values), values.pop("the gradient norm")
+        if reason is not None and not (bad_value(values) is None and self._scaled_too_far()):
+            self._skip(reason, waiting)
+            return self._norm
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+        self._norm = norm if reason is None else self._norm
+        return self._norm
+
+    def _scaled_too_far(self) -> bool:
+        """Whether fp16 gradients may have overflowed by loss scaling alone, which then skips the step itself and scales less."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() > 1
+
+    def _skip(self, reason: str, step: WaitingStep) -> None:
+        """Leave everything as it was before the step, but for the random state."""
+        self._zero_grad(self.model)  # no optimizer changes a weight without a gradient
+        for loss, kept in step.remembered.items():
+            loss.restore(kept)
+        hopeless = bool(non_finite_parts(self.model, self.align_step.losses))
+        try:
+            self.skipped.skip(self.state.global_step + 1, reason, step.rows, self.args.max_steps, hopeless=hopeless)
+        except UserError:
+            set_random_state(step.before, self.args.device)
+            self.failed_in_step = True
+            raise
+        self.log({"skipped_steps": self.skipped.count})
 
     def _step_in_memory(self, model: nn.Module, rows: list[Example], before: RandomState) -> Terms:
         """The step; on an out-of-memory error the same rows are repeated in smaller pieces."""
@@ -202,7 +238,12 @@ class AlignXTrainer(Trainer):
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         if created and self._loss_parameters():
             optimizer.add_param_group({"params": self._loss_parameters(), "weight_decay": 0.0})
+            optimizer.register_step_post_hook(self._after_update)
         return optimizer
+
+    def _after_update(self, *_: object) -> None:
+        for loss in self.align_step.losses:
+            loss.after_update()
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         parameters = [*model.parameters(), *self._loss_parameters()]
@@ -245,13 +286,16 @@ class AlignXTrainer(Trainer):
         total = sum(loss.weight * means[f"loss_{loss.name}"] for loss in self.align_step.losses)
         metrics = {f"{metric_key_prefix}_loss": total} | {f"{metric_key_prefix}_{k}": v for k, v in means.items()}
         self._paused += time.perf_counter() - started
+        self._dev_loss = total
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the loss terms since the last line, tokens per second and memory to a line of training losses."""
-        if "loss" in logs and self._steps:
+        if "loss" in logs and not self._steps:
+            return  # every step since the last line was skipped
+        if "loss" in logs:
             logs |= {name: total / self._steps for name, total in self._sums.items()}
             elapsed = time.perf_counter() - self._since - self._paused
             logs["tokens_per_second"] = self._tokens / max(elapsed, 1e-9)
@@ -275,8 +319,20 @@ class AlignXTrainer(Trainer):
         folder = self._checkpoint_folder()
         if not self.failed_in_step or not self.state.global_step or (folder.is_dir() and damage(folder) is None):
             return None
+        if non_finite_parts(self.model, self.align_step.losses):
+            return None
         self._save_checkpoint(self.model)
         return folder
+
+    def check_result(self) -> None:
+        """Refuse to make a model of a stage most of whose steps were skipped, or whose weights or last dev loss are not finite.
+
+        Raises:
+            UserError: says what is wrong and what to try.
+        """
+        self.skipped.check_most_taken(self.state.global_step)
+        check_weights(self.model, self.align_step.losses, self.state.global_step)
+        check_dev_loss(self._dev_loss, self.state.global_step)
 
     def _checkpoint_folder(self) -> Path:
         assert self.args.output_dir is not None  # TrainingArguments has a default
@@ -284,6 +340,7 @@ class AlignXTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         started = time.perf_counter()
+        check_weights(self.model, self.align_step.losses, self.state.global_step)
         folder, keep = self._checkpoint_folder(), self.args.save_total_limit
         begin_checkpoint(folder)
         self.args.save_total_limit = (
@@ -307,6 +364,10 @@ class AlignXTrainer(Trainer):
         with readable(resume_from_checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             load_losses(self.align_step.losses, Path(resume_from_checkpoint))
+        if names := non_finite_parts(self.model, self.align_step.losses):
+            raise UserError(
+                f"{resume_from_checkpoint} holds NaN or infinity in {names[0]}: remove it to continue from the one before."
+            )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with readable(checkpoint):
@@ -315,17 +376,3 @@ class AlignXTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with readable(checkpoint):
             super()._load_rng_state(checkpoint)
-
-
-@contextmanager
-def readable(checkpoint: str | None) -> Iterator[None]:
-    """What cannot be loaded of a checkpoint becomes one sentence: it was damaged, or made with other settings."""
-    try:
-        yield
-    except (UserError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # torch, safetensors and PEFT each have their own
-        raise UserError(
-            f"{checkpoint} cannot be loaded ({first_line(error)[:300].rstrip('.')}): it is damaged, or made with other settings. "
-            "Remove it to continue from the one before."
-        ) from error

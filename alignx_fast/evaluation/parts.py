@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignx_fast.evaluation.results import Evaluation
-from alignx_fast.files import read_object, write_json
+from alignx_fast.files import finite, read_object, write_json
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,16 @@ class Parts:
 
     def __init__(self, file: Path | None, inputs: object) -> None:
         self.file = file
-        self.key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
-        content = read_object(file) if file is not None else None
-        kept = content.get("parts") if content is not None and content.get("inputs") == self.key else None
-        self.kept: dict[str, object] = kept if isinstance(kept, dict) else {}
+        self.key = _hash(inputs)
+        self.kept: dict[str, object] = {}
+        if file is None or not file.exists():
+            return
+        content = read_object(file) or {}
+        parts = content.get("parts")
+        if not isinstance(parts, dict) or content.get("sha256") != _hash(parts):
+            log.warning("%s is damaged: the parts of the evaluation that it held are taken again.", file)
+        elif content.get("inputs") == self.key:
+            self.kept = parts
 
     def take(self, name: str, score: Callable[[], Evaluation]) -> Evaluation:
         """The scores of a part, from the file where it was done before; fields that are not of this part are empty."""
@@ -35,12 +41,17 @@ class Parts:
                 log.info("  %s: done before", name)
                 return scores
         except ValueError:
-            pass  # damaged: it is taken again
+            log.warning("%s holds no scores of %s that can be read: they are taken again.", self.file, name)
         scores = score()
         self.kept[name] = scores.to_json()
         if self.file is not None:
-            write_json(self.file, {"inputs": self.key, "parts": self.kept})
+            parts = finite(self.kept)  # as they are read again
+            write_json(self.file, {"inputs": self.key, "sha256": _hash(parts), "parts": parts})
         return scores
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def joined(whole: Evaluation, parts: Sequence[Evaluation]) -> Evaluation:

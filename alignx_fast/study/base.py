@@ -1,5 +1,6 @@
 """The model that all runs of a study start from: `builtin:tiny` is built once, where an ordinary run would build its own."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from alignx_fast.files import publish
 from alignx_fast.models.tiny import save_tiny_model
 from alignx_fast.study.layout import Layout
 from alignx_fast.study.spec import Study, Variant
+from alignx_fast.training.inputs import RunInputs, model_fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -27,13 +31,25 @@ def base_model(study: Study) -> Iterator[Path | None]:
     folder = Layout(study.output).base
     if not tiny:
         yield None
-    elif folder.exists():
+        return
+    if folder.exists() and RunInputs(study.output).changed({base_of(variant): model_fingerprint(folder) for variant in tiny}):
+        log.warning("%s is not what this study left there: it is built again.", folder)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
+    if folder.exists():
         yield folder
     else:
         _check_one_shape(study.shared, tiny)
         with TemporaryDirectory(prefix="alignx-fast-") as temporary:
             save_tiny_model(training_texts(study.shared), study.shared.model, study.seeds[0], Path(temporary))
             yield Path(temporary)
+
+
+def base_of(variant: Variant) -> str:
+    """What the record of a study calls the model that a variant starts from."""
+    return f"the base model of variant {variant.name}"
 
 
 def keep_base(model: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.evaluation.sample import require_languages
 from alignx_fast.evaluation.translation import check_translation
 from alignx_fast.models.tokenizer import load_tokenizer
+from alignx_fast.study.base import base_of
 from alignx_fast.study.layout import Layout, run_settings
 from alignx_fast.study.spec import Study, Variant
 from alignx_fast.training.folder import changed_settings
@@ -86,7 +87,7 @@ def check_variants(study: Study) -> Fingerprints:
         except UserError as error:
             raise UserError(f"Variant {variant.name}: {error}") from None
         if (model := Path(variant.settings.model.path)).is_dir():
-            parts[f"the base model of variant {variant.name}"] = model_fingerprint(model)
+            parts[base_of(variant)] = model_fingerprint(model)
     return parts
 
 

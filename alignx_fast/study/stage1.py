@@ -1,6 +1,7 @@
 """Stage 1 that several runs have in common is trained once: the others begin with a copy of it."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from alignx_fast.files import link_or_copy, publish, write_text
 from alignx_fast.stages import StageName
 from alignx_fast.training.callbacks import read_lines
 from alignx_fast.training.folder import holds_results, write_settings
-from alignx_fast.training.inputs import RunInputs
+from alignx_fast.training.inputs import RunInputs, model_fingerprint
+from alignx_fast.training.run import model_of
+
+log = logging.getLogger(__name__)
 
 STAGE = StageName.ALIGN
 NOT_OF_STAGE_1 = {"name": True, "output": True, "stages": True, "instruct": True, "tracking": True} | {
@@ -38,6 +42,10 @@ def begin_with_stage_1(donor: Path, settings: Settings) -> None:
     folder = settings.output
     if holds_results(folder) or not has_stage_1(donor):
         return
+    inputs = RunInputs(donor)
+    if inputs.changed({model_of(STAGE): model_fingerprint(donor / STAGE / "model")}):
+        log.warning("%s is not what that run left there: %s trains stage 1 anew.", donor / STAGE / "model", folder)
+        return
     partial = folder.with_name(f"{folder.name}.partial")
     for leftover in (partial, folder):  # of a start that a kill has cut off
         shutil.rmtree(leftover, ignore_errors=True)
@@ -46,7 +54,6 @@ def begin_with_stage_1(donor: Path, settings: Settings) -> None:
     lines = [line for line in read_lines(donor / "log.jsonl") if line["stage"] == STAGE]
     write_text(partial / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     write_settings(settings, partial)
-    known = RunInputs(donor).fingerprints
-    kept = {part: value for part, value in known.items() if not part.endswith(f"stage {StageName.INSTRUCT}")}
+    kept = {part: value for part, value in inputs.fingerprints.items() if not part.endswith(f"stage {StageName.INSTRUCT}")}
     RunInputs(partial).record(settings.model_dump(mode="json"), kept, [])
     publish(partial, folder)

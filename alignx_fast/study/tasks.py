@@ -1,6 +1,7 @@
 """The work of a study as a list of tasks, each of which knows from the files what of it is done."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from alignx_fast.study.layout import Layout, run_settings, seeds_of
 from alignx_fast.study.spec import Study, Variant
 from alignx_fast.study.stage1 import begin_with_stage_1, has_stage_1, stage_1_key
 from alignx_fast.training.folder import holds_results, write_settings
+
+log = logging.getLogger(__name__)
 
 OF_AN_UNTRAINED_MODEL = ("dtype", "attention", "align_layer", "trust_remote_code")
 """Settings of the model that matter where it is only scored; a run folder has its own."""
@@ -68,6 +71,8 @@ class Task:
         """The command of a step; makes the run folder ready for it."""
         program = [sys.executable, "-m", "alignx_fast", step]
         if step is Step.SCORE:
+            if self.scores_file.exists():
+                log.warning("%s cannot be read: its scores are taken again.", self.scores_file)
             return [*program, self._model(), "--output", str(self.scores_file), *self._scoring()]
         assert self.settings is not None  # what is not trained has no such step
         if self.donor is not None:

@@ -38,3 +38,37 @@ def test_parts_are_joined() -> None:
         scores = joined(whole, [predicted, tasks])
         assert (scores.model, scores.notes, scores.seconds) == ("m", ("first", "said"), 3.0)
         assert (scores.perplexity, scores.understanding) == (predicted.perplexity, TASKS.understanding)
+
+
+DAMAGES = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[: len(text) // 2],
+    "zeros": lambda text: "\0" * len(text),
+    "another value": lambda text: text.replace("0.5", "0.7"),
+    "another name": lambda text: text.replace('"task"', '"tusk"'),
+    "a list": lambda text: "[1]",
+    "parts that are none": lambda text: text.replace('"parts": {', '"parts": [], "rest": {'),
+    "without a hash": lambda text: text.replace("sha256", "sha255"),
+    "nested": lambda text: "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damaged_parts_are_named_and_taken_again(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "scores.parts.json"
+    Parts(file, ["model"]).take("tasks", lambda: TASKS)
+    damaged = DAMAGES[how](file.read_text())
+    assert damaged != file.read_text()
+    file.write_text(damaged)
+    assert Parts(file, ["model"]).take("tasks", lambda: TASKS) == TASKS
+    assert f"{file} is damaged" in caplog.text
+    assert Parts(file, ["model"]).take("tasks", never).understanding == TASKS.understanding
+
+
+def test_scores_that_are_no_number_are_null(tmp_path: Path) -> None:
+    """JSON has no word for them, and another program could not read the file."""
+    file = tmp_path / "scores.parts.json"
+    spoiled = Evaluation(perplexity={"en": LanguagePerplexity(perplexity=float("inf"), bits_per_character=float("nan"))})
+    Parts(file, ["model"]).take("texts", lambda: spoiled)
+    assert not any(word in file.read_text() for word in ("NaN", "Infinity"))
+    assert Parts(file, ["model"]).take("texts", never).perplexity == {"en": LanguagePerplexity()}

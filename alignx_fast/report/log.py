@@ -39,6 +39,10 @@ class Log:
         """The dev-set lines of one stage."""
         return [line for line in self.lines if line.stage == stage and line.event == "dev"]
 
+    def skipped(self, stage: str) -> list[float]:
+        """The steps of a stage that were skipped, since their loss or gradients were not finite."""
+        return [line.step for line in self.lines if line.stage == stage and line.event == "skipped"]
+
     def loss_titles(self) -> dict[str, str]:
         """Titles of loss terms by name: the built-in ones, and those that the log gives where a stage starts."""
         return LOSS_TITLES | {name: title for line in self.lines for name, title in line.loss_titles.items()}

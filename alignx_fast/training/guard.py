@@ -99,7 +99,8 @@ class SkippedSteps(TrainerCallback, ExportableState):
             before = f", and {self.count} steps before it were skipped for the like" if self.count else ""
             raise UserError(
                 f"{reason} at step {step}{before}: start again with a lower learning rate or a longer warm-up, and another folder with "
-                f"--output, or continue with --resume --accept-changes and {REMEDIES}; the rows of that step are in {file}."
+                f"--output, or continue with --resume --accept-changes and --model.dtype float32, a lower learning rate, or data without "
+                f"the rows in {file}."
             )
         self.count, self.in_a_row, self.skipping = self.count + 1, self.in_a_row + 1, True
         log.warning("Step %d is skipped: %s. Its rows are in %s; skipped so far: %d.", step, reason, file, self.count)

@@ -220,6 +220,13 @@ def test_notes(run):
     assert "cannot translate usefully" not in Page(write_report(run)).words
 
 
+def test_skipped_steps_are_noted(run):
+    with (run / "log.jsonl").open("a") as file:
+        for step in (12, 30):
+            file.write(json.dumps({"stage": "align", "step": step, "time": 1, "event": "skipped", "skipped_steps": 1}) + "\n")
+    assert any("skipped steps 12, 30: loss or gradients were not finite" in item for item in Page(write_report(run)).of("li"))
+
+
 def test_the_same_folder_gives_the_same_page(run):
     first = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == first

@@ -71,6 +71,7 @@ def prepare(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage
         except NotWritableError as error:
             folder = _temporary_cache() / folder.name
             log.warning("%s Until then, the data of this run is made anew in %s.", error, folder.parent)
+            prepared = _read(folder, settings, from_cache=True)
             continue
         for entry in remove_old(folder.parent, KEEP_BYTES, KEEP_SECONDS):
             if entry.finished:

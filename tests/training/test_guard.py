@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from support.runs import settings
 from support.tiny_models import tiny_model
@@ -226,6 +227,44 @@ def test_the_temperature_range_holds_its_start(tmp_path: Path) -> None:
         contrastive = trainer(tmp_path, settings=chosen).align_step.losses[1]
         contrastive.after_update()
         assert float(contrastive.temperature()) == pytest.approx(start)
+
+
+class ScaledLoss:
+    """fp16's loss scaling, which a trainer has on a GPU alone, on the CPU."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, scale: float) -> None:
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        patch.setattr(Accelerator, "mixed_precision", property(lambda _: "fp16"))
+        self.patch = patch
+
+    def of(self, found: AlignXTrainer) -> None:
+        self.patch.setattr(found.accelerator, "scaler", self.scaler)
+        self.patch.setattr(found.accelerator, "native_amp", True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind", "counted", "scale_after"),
+    [(64.0, "gradients", 0, 32.0), (1.0, "gradients", 1, 0.5), (64.0, "nan", 1, 32.0)],
+)
+def test_loss_scaling_skips_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, kind: str, counted: int, scale_after: float
+) -> None:
+    """Gradients that overflow by a scale above 1 are no bad step; either way no weight changes."""
+    scaled = ScaledLoss(monkeypatch, scale)
+    found = trainer(tmp_path, steps=3)
+    scaled.of(found)
+    watch = Watch(found)
+    found.add_callback(watch)
+    with bad_steps(found, {2}, KINDS[kind]):
+        found.train()
+    assert found.skipped.count == counted
+    assert scaled.scaler.get_scale() == scale_after
+    if counted:
+        assert same(watch.after[1], watch.after[2])
+    for name, value in weights(found).items():
+        assert torch.equal(watch.after[1][name], watch.after[2][name]), name
+        assert value.isfinite().all()
+    assert not same(watch.after[2], watch.after[3])
 
 
 # Whole runs.

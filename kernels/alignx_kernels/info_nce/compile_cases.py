@@ -8,13 +8,13 @@ import torch
 from ..common.compile_case import CompileCase
 from ..common.private_apis import Kernel
 from ..common.tiles import Tile
-from .kernels_dlogits import dlogits_kernel, rescale_kernel
+from .kernels_dlogits import dlogits_kernel, stored_dlogits_kernel
 from .kernels_merge import finish_kernel, merge_kernel
 from .kernels_statistics import statistics_kernel
 from .kernels_vectors import norms_kernel, project_kernel
-from .tiles import MERGE, RESCALE, VECTORS, product_tile
+from .tiles import MERGE, STORED, VECTORS, product_tile
 
-_SIZES = dict.fromkeys(("row_start", "row_end", "n", "m", "d", "stride_q", "stride_k"), "i32")
+_SIZES = dict.fromkeys(("row_start", "row_end", "n", "m", "d", "stride_q", "stride_k", "stride_s"), "i32")
 _NORMS = dict.fromkeys(("p_inverse_q", "p_inverse_k"), "*fp32")
 _IDS = dict.fromkeys(("p_query_ids", "p_key_ids"), "*i64")
 _SUMS = dict.fromkeys(("p_rows", "p_columns", "p_positive"), "*fp32")
@@ -73,7 +73,7 @@ def _product(
 
 
 def _statistics(name: str, flags: Mapping[str, bool], absent: tuple[str, ...], setting: _Setting) -> CompileCase:
-    extra = {**_SUMS, "stored_scale": "fp32", "p_stored": "*{dtype}"}
+    extra = {**_SUMS, "p_stored": "*{dtype}"}
     return _product(f"statistics {name}", statistics_kernel, extra, flags, absent, setting)
 
 
@@ -132,17 +132,18 @@ CASES = [
         MERGE.__getitem__,
     ),
     CompileCase(
-        "info_nce rescale",
-        rescale_kernel,
+        "info_nce stored dlogits",
+        stored_dlogits_kernel,
         {
             **_NORMS,
-            **dict.fromkeys(("p_sums", "p_row_lse", "p_positive", "p_dlogits_scale"), "*fp32"),
-            **dict.fromkeys(("row_start", "row_end", "n", "m", "tiles"), "i32"),
-            "p_dlogits": "*bf16",
-            "stored_scale": "fp32",
+            **_TEMPERATURE,
+            **_LOG_SUMS,
+            **dict.fromkeys(("row_start", "row_end", "n", "m", "stride_s"), "i32"),
+            **dict.fromkeys(("p_stored", "p_dlogits"), "*bf16"),
+            "p_positive": "*fp32",
         },
-        {},
-        RESCALE.__getitem__,
+        {"COLUMNS": True},
+        STORED.__getitem__,
     ),
     CompileCase(
         "info_nce project",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .plan import LaunchPlan, Operands
+from .plan import LaunchPlan, Operands, stored_dtype
 from .problem import Statistics, Wanted
 
 # fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value. bf16 needs no scale.
@@ -18,7 +18,10 @@ FP16_DLOGITS = 2.0**14
 class Gradients:
     """The gradients that one chunk of dlogits after another adds to, and the buffers this takes."""
 
-    dlogits_CM: torch.Tensor | None  # None after the last chunk: its memory is then free for the gradient of the keys
+    dlogits_CM: (
+        torch.Tensor | None
+    )  # rows of `plan.stride`; None after the last chunk: its memory is then free for the keys' gradient
+    stored_CM: torch.Tensor | None  # where roots are stored: the same memory, except for fp16
     dlogits_scale: torch.Tensor  # what dlogits are multiplied by
     dtype: torch.dtype
     queries_ND: torch.Tensor | None
@@ -37,8 +40,10 @@ def allocate_gradients(
 ) -> Gradients:
     """Buffers for the wanted gradients, which come out in `dtype`."""
     keys_MD, sums_N = operands.keys_MD, statistics.inverse_N
+    dlogits_CM = keys_MD.new_empty(plan.chunk, plan.stride)
     return Gradients(
-        dlogits_CM=keys_MD.new_empty(plan.chunk, plan.m),
+        dlogits_CM=dlogits_CM,
+        stored_CM=dlogits_CM if plan.dtype == stored_dtype(plan.dtype) else sums_N.new_empty(dlogits_CM.shape),
         dlogits_scale=_dlogits_scale(plan, operands, statistics, cotangent_N),
         dtype=dtype,
         queries_ND=keys_MD.new_empty((plan.n, plan.d), dtype=dtype) if wanted.queries else None,

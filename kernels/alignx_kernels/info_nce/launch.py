@@ -15,16 +15,12 @@ import torch
 from ..common.dispatch import on_device
 from ..common.tiles import cdiv
 from .gradients import Gradients, allocate_gradients, multiply
-from .kernels_dlogits import dlogits_kernel, rescale_kernel
+from .kernels_dlogits import dlogits_kernel, stored_dlogits_kernel
 from .kernels_merge import finish_kernel, merge_kernel
-from .kernels_similarity import PART
 from .kernels_statistics import statistics_kernel
 from .kernels_vectors import norms_kernel, project_kernel
 from .plan import LaunchPlan, Operands, prepare
 from .problem import ForwardResult, Inputs, Statistics, Wanted, saved_gradient_dtype
-
-# fp16 ends at 65504 and thins out below 2^-14, so exponentials are stored times this. bf16 needs no scale.
-FP16_EXPONENTIAL = 2.0**15
 
 
 class Side(NamedTuple):
@@ -51,7 +47,7 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> ForwardResu
         if inputs.symmetric and len(chunks) > 1:
             row_state, column_state = (positive_N.new_empty(planes, 1, plan.n) for _ in range(2))
         for start, stop in chunks:
-            stored_CM = None if gradients is None else gradients.dlogits_CM
+            stored_CM = None if gradients is None else gradients.stored_CM
             row_sums, column_sums = launch_statistics(
                 plan, operands, statistics, start, stop, planes, inputs.symmetric, positive_N, stored_CM
             )
@@ -61,7 +57,7 @@ def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> ForwardResu
                 launch_merge(plan, row_sums, row_state[:, 0, start:stop], is_first=True)
                 launch_merge(plan, column_sums, column_state, is_first=start == 0)
             if gradients is not None:
-                launch_rescale(plan, statistics, start, stop, row_sums, positive_N, gradients)
+                launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, gradients)
                 del stored_CM  # so that `add_chunk` can free the dlogits
                 add_chunk(plan, operands, statistics, gradients, start, stop)
         if row_state is not None:
@@ -95,6 +91,8 @@ def add_chunk(plan: LaunchPlan, operands: Operands, statistics: Statistics, grad
     """Add what the dlogits of these rows contribute; after the last rows the gradients are complete."""
     assert gradients.dlogits_CM is not None
     dlogits_CM = _rows(gradients.dlogits_CM, 0, stop - start)
+    if plan.stride > plan.m:
+        dlogits_CM = dlogits_CM[:, : plan.m]
     queries_CD = _rows(operands.queries_ND, start, stop)
     sides = []
     if gradients.query_product_CD is not None and gradients.queries_ND is not None:
@@ -106,7 +104,7 @@ def add_chunk(plan: LaunchPlan, operands: Operands, statistics: Statistics, grad
     if product_MD is not None:
         multiply(dlogits_CM.T, queries_CD, product_MD, accumulate=start > 0)
         if stop == plan.n:
-            gradients.dlogits_CM = None
+            gradients.dlogits_CM = gradients.stored_CM = None
             del dlogits_CM  # the last name of it: the gradient takes its memory
             in_place = gradients.dtype == torch.float32
             gradients.keys_MD = product_MD if in_place else torch.empty_like(product_MD, dtype=gradients.dtype)
@@ -144,13 +142,12 @@ def launch_statistics(
     positive_N: torch.Tensor,
     stored_CM: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Partial sums of rows [planes, column parts, C] and of columns [planes, row tiles, N]; writes the positives and `stored_CM`.
+    """Partial sums of rows [planes, column tiles, C] and of columns [planes, row tiles, N]; writes the positives and `stored_CM`.
 
     planes: 2, or 3 where the temperature wants a gradient.
     """
     tiles_m, tiles_n = plan.tiles(start, stop)
-    parts = tiles_n * (plan.products.blocks["BLOCK_N"] // PART.value)
-    row_sums = positive_N.new_empty(planes, parts, stop - start)
+    row_sums = positive_N.new_empty(planes, tiles_n, stop - start)
     column_sums = positive_N.new_empty(planes, tiles_m, plan.n) if with_columns else None
     statistics_kernel[(tiles_m * tiles_n,)](
         queries=operands.query_loads,
@@ -171,7 +168,7 @@ def launch_statistics(
         d=plan.d,
         stride_q=operands.queries_ND.stride(0),
         stride_k=operands.keys_MD.stride(0),
-        stored_scale=_stored_scale(plan),
+        stride_s=plan.stride,
         **_product_settings(plan, operands),
         COLUMNS=with_columns,
         WITH_MEAN=planes == 3,
@@ -225,32 +222,35 @@ def launch_finish(
     )
 
 
-def launch_rescale(
+def launch_stored_dlogits(
     plan: LaunchPlan,
+    operands: Operands,
     statistics: Statistics,
     start: int,
     stop: int,
-    row_sums: torch.Tensor,
     positive_N: torch.Tensor,
     gradients: Gradients,
 ) -> None:
-    """Turn the stored exponentials of these rows into dlogits, in place."""
-    block_m, block_t = plan.rescaling.blocks["BLOCK_M"], plan.rescaling.blocks["BLOCK_T"]
-    rescale_kernel[(cdiv(stop - start, block_m), cdiv(plan.m, block_t * PART.value))](
+    """Turn the stored roots of these rows into dlogits."""
+    block_m, block_n = plan.stored.blocks["BLOCK_M"], plan.stored.blocks["BLOCK_N"]
+    stored_dlogits_kernel[(cdiv(stop - start, block_m), cdiv(plan.stride, block_n))](
+        p_stored=gradients.stored_CM,
         p_dlogits=gradients.dlogits_CM,
-        p_sums=row_sums,
         p_row_lse=statistics.row_lse_N,
+        p_column_lse=statistics.column_lse_N,
         p_positive=positive_N,
+        p_cotangent=None,
         p_inverse_q=statistics.inverse_N,
         p_inverse_k=statistics.inverse_M,
+        p_temperature=operands.temperature,
         p_dlogits_scale=gradients.dlogits_scale,
         row_start=start,
         row_end=stop,
         n=plan.n,
         m=plan.m,
-        tiles=row_sums.shape[1],
-        stored_scale=_stored_scale(plan),
-        **plan.rescaling.options,
+        stride_s=plan.stride,
+        COLUMNS=statistics.column_lse_N is not None,
+        **plan.stored.options,
     )
 
 
@@ -285,6 +285,7 @@ def launch_dlogits(
         d=plan.d,
         stride_q=operands.queries_ND.stride(0),
         stride_k=operands.keys_MD.stride(0),
+        stride_s=plan.stride,
         **_product_settings(plan, operands),
         COLUMNS=statistics.column_lse_N is not None,
     )
@@ -322,11 +323,6 @@ def _product_settings(plan: LaunchPlan, operands: Operands) -> dict[str, int | b
         "INPUT_PRECISION": "ieee" if plan.dtype == torch.float32 else "tf32",
         "HAS_IDS": operands.query_ids is not None,
     }
-
-
-def _stored_scale(plan: LaunchPlan) -> float:
-    """What stored exponentials are multiplied by."""
-    return FP16_EXPONENTIAL if plan.dtype == torch.float16 else 1.0
 
 
 def _rows(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:

@@ -11,7 +11,17 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..common.tiles import Tile, architecture, cdiv
 from .problem import Inputs
-from .tiles import CHUNK_BYTES, MERGE, RESCALE, STATISTICS_ROWS, VECTORS, is_small, product_tile
+from .tiles import (
+    CHUNK_BYTES,
+    MERGE,
+    ROW_ALIGNMENT,
+    STATISTICS_ROWS,
+    STORED,
+    SUMS_BYTES,
+    VECTORS,
+    is_small,
+    product_tile,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,12 @@ class LaunchPlan:
     d: int
     dtype: torch.dtype
     chunk: int  # rows taken at a time: whole row tiles, except in the last chunk
+    stride: int  # elements from row to row of dlogits
     use_descriptors: bool
     products: Tile  # of the kernels that compute similarities
     vectors: Tile
     merging: Tile
-    rescaling: Tile
+    stored: Tile
 
     def chunks(self) -> list[tuple[int, int]]:
         """(first row, row after the last) of every chunk."""
@@ -60,7 +71,7 @@ class Operands(NamedTuple):
 def prepare(inputs: Inputs, stores_dlogits: bool) -> tuple[LaunchPlan, Operands]:
     """The plan of one problem and its operands. `stores_dlogits` tells whether chunks [C, M] are stored, which bounds C."""
     queries_ND, keys_MD = _rows_contiguous(inputs.queries_ND), _rows_contiguous(inputs.keys_MD)
-    plan = make_plan(queries_ND, keys_MD, stores_dlogits)
+    plan = make_plan(queries_ND, keys_MD, inputs.symmetric, stores_dlogits)
     loads: tuple[torch.Tensor | TensorDescriptor, torch.Tensor | TensorDescriptor] = queries_ND, keys_MD
     if plan.use_descriptors:
         blocks = plan.products.blocks
@@ -72,26 +83,45 @@ def prepare(inputs: Inputs, stores_dlogits: bool) -> tuple[LaunchPlan, Operands]
     return plan, Operands(queries_ND, keys_MD, *loads, inputs.temperature.contiguous(), query_ids, key_ids)
 
 
-def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, stores_dlogits: bool) -> LaunchPlan:
+def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, stores_dlogits: bool) -> LaunchPlan:
     """Choose settings and chunks; launches nothing."""
     (n, d), m = queries_ND.shape, keys_MD.shape[0]
     arch = architecture(keys_MD.device)
     use_descriptors = arch >= 90 and not is_small(n, m) and _describable(queries_ND) and _describable(keys_MD)
     products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors)
-    rows = CHUNK_BYTES[arch] // (m * keys_MD.element_size()) if stores_dlogits else STATISTICS_ROWS
+    stride = cdiv(m, ROW_ALIGNMENT) * ROW_ALIGNMENT
+    rows = CHUNK_BYTES // (stride * bytes_of_dlogits(keys_MD.dtype)) if stores_dlogits else STATISTICS_ROWS
     block_m = products.blocks["BLOCK_M"]
+    rows = min(rows, SUMS_BYTES // _bytes_of_sums(n, m, symmetric, products))
     return LaunchPlan(
         n=n,
         m=m,
         d=d,
         dtype=keys_MD.dtype,
         chunk=min(n, max(1, rows // block_m) * block_m),
+        stride=stride,
         use_descriptors=use_descriptors,
         products=products,
         vectors=VECTORS[arch],
         merging=MERGE[arch],
-        rescaling=RESCALE[arch],
+        stored=STORED[arch],
     )
+
+
+def stored_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which roots of exponentials are stored: that of the inputs, but fp16 has not the range."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def bytes_of_dlogits(dtype: torch.dtype) -> int:
+    """Bytes of an entry of dlogits and of the stored root it is made from, in one place unless their dtypes differ."""
+    return dtype.itemsize if stored_dtype(dtype) == dtype else dtype.itemsize + stored_dtype(dtype).itemsize
+
+
+def _bytes_of_sums(n: int, m: int, symmetric: bool, products: Tile) -> int:
+    """Bytes of partial sums that each row of a chunk adds: three numbers a column tile, and its share of those of the columns."""
+    of_columns = cdiv(n, products.blocks["BLOCK_M"]) if symmetric else 0
+    return 12 * (cdiv(m, products.blocks["BLOCK_N"]) + of_columns)
 
 
 def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:

@@ -4,34 +4,38 @@ import torch
 
 from ..common.tiles import Tile, everywhere
 
-# A chunk of dlogits, the d loss / d similarity of some rows: large enough to run the products at full rate, small beside the GPU's memory.
-CHUNK_BYTES = {80: 512 << 20, 86: 128 << 20, 89: 128 << 20, 90: 512 << 20, 100: 512 << 20, 120: 128 << 20}
-# Rows of a chunk where no dlogits are stored: its partial sums take 160 MB at M = 65536.
+# A chunk of dlogits, the d loss / d similarity of some rows. Every chunk reads and writes the keys' gradient once, so that small chunks
+# cost more than they save: at N = M = 65536, D = 4096, chunks of 128 MB would move 137 GB, these move 34 GB.
+CHUNK_BYTES = 512 << 20
+# Partial sums of a chunk, which bound it where M is huge, and its rows where no dlogits are stored.
+SUMS_BYTES = 128 << 20
 STATISTICS_ROWS = 8192
+# Rows of dlogits start at multiples of so many elements, so that a ragged M keeps wide stores and aligned products.
+ROW_ALIGNMENT = 64
 
 # Kernels that compute similarities: the largest tile that keeps its accumulator in registers next to a pipeline of loads within
 # shared memory; 128 x 256 halves the traffic from L2 of the queries. Columns at most 256.
 _16_BIT = {
-    80: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    80: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=4),
     86: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
     89: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
     # Without tensor descriptors (rows that are no multiples of 16 bytes apart).
-    90: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
-    100: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=4),
+    100: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, num_warps=8, num_stages=4),
     120: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
 }
 _DESCRIPTORS = _16_BIT | {
-    90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
-    100: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=4),
+    100: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=4),
 }
 # fp32 stays exact ("ieee"), which runs on the ordinary units.
 _32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=4, num_stages=2))
 # Problems too small to give every multiprocessor a large tile.
 _SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
 _SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 128 tiles, to be settled by measurement
-# The other kernels move bytes only. BLOCK_T counts parts of 32 columns.
+# The other kernels move bytes only. BLOCK_T counts tiles.
 MERGE = everywhere(Tile({"BLOCK_T": 64, "BLOCK_L": 32}, num_warps=4))
-RESCALE = everywhere(Tile({"BLOCK_M": 16, "BLOCK_T": 8}, num_warps=8))
+STORED = everywhere(Tile({"BLOCK_M": 16, "BLOCK_N": 256}, num_warps=8))
 VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from alignx_kernels import info_nce_loss
-from alignx_kernels.common.tiles import ARCHITECTURES, Tile
+from alignx_kernels.common.tiles import Tile
 from alignx_kernels.info_nce import launch, plan
 from info_nce_cases import CASES, SHAPES, Case, assert_as_exact_as_eager
 
@@ -13,7 +13,7 @@ def _small_chunks(monkeypatch):
     """Several ragged chunks and tiles from small problems, a rescaling narrower than its tile, and NaN in fresh memory."""
     tile = Tile({"BLOCK_M": 32, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=4)
     monkeypatch.setattr(plan, "product_tile", lambda *_: tile)
-    monkeypatch.setattr(plan, "CHUNK_BYTES", dict.fromkeys(ARCHITECTURES, 203 * 4 * 50))
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 256 * 4 * 50)
     monkeypatch.setattr(plan, "STATISTICS_ROWS", 50)
     torch.use_deterministic_algorithms(True)
     yield
@@ -43,7 +43,7 @@ def test_tensor_descriptors(monkeypatch):
 
 def test_more_row_tiles_than_a_group_holds(monkeypatch):
     monkeypatch.setattr(plan, "STATISTICS_ROWS", 1 << 20)
-    monkeypatch.setattr(plan, "CHUNK_BYTES", dict.fromkeys(ARCHITECTURES, 1 << 20))
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 1 << 20)
     assert_as_exact_as_eager(Case(290, 300, 20, symmetric=True, ids=30), torch.float32, "triton")
 
 

@@ -15,7 +15,7 @@ from ..common import checks
 from ..common.autograd import Context
 from ..common.dispatch import choose_implementation
 from ..common.private_apis import dispatcher_must_see, refuse_second_derivative
-from . import chunked, reference
+from . import chunked, reference, tiles
 from .problem import (
     ForwardResult,
     Inputs,
@@ -160,7 +160,7 @@ def forward_pass(
     wanted: Sequence[bool],
     impl: str,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The reduced loss, and `Options.saved`. Gradients among the latter are those of the sum of the losses."""
+    """The reduced loss, and `Options.saved`. Gradients among the latter are those under a cotangent of 1."""
     checks.check_temperature_value(temperature)
     options = Options(symmetric, reduction, Wanted(*wanted), impl)
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
@@ -168,9 +168,9 @@ def forward_pass(
         if impl == "triton":
             from . import launch  # not at the top of the file: machines without Triton import it too
 
-            result = launch.forward(inputs, options.wanted, options.forward_computes_gradients)
+            result = launch.forward(inputs, options)
         else:
-            result = chunked.forward(inputs, options.wanted, options.forward_computes_gradients)
+            result = chunked.forward(inputs, options)
         return reduce_loss(result.loss_N, reduction), options.saved(result)
 
 
@@ -181,24 +181,24 @@ def backward_pass(
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     statistics: list[torch.Tensor],
-    cotangent: torch.Tensor,
+    cotangent_N: torch.Tensor,
     symmetric: bool,
     wanted: Sequence[bool],
     impl: str,
 ) -> list[torch.Tensor]:
-    """Gradients of queries and keys as far as they are wanted, from recomputed similarities.
+    """Gradients of queries and keys as far as they are wanted, under a cotangent of every row.
 
-    `statistics`: the fields of `Statistics`. `cotangent`: of every row, or the one of all.
+    `statistics`: the fields of `Statistics` that are not None.
     """
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
+    saved = Statistics.of(statistics, symmetric)
     with _without_autocast(keys_MD.device.type):
-        cotangent_N = cotangent.expand(queries_ND.shape[0])
         if impl == "triton":
             from . import launch
 
-            gradients = launch.backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
+            gradients = launch.backward(inputs, saved, cotangent_N, Wanted(*wanted))
         else:
-            gradients = chunked.backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
+            gradients = chunked.backward(inputs, saved, cotangent_N, Wanted(*wanted))
         return [gradient for gradient in gradients if gradient is not None]
 
 
@@ -227,6 +227,8 @@ def _(
     options = Options(symmetric, reduction, Wanted(*wanted), impl)
     rows_N, rows_M = (side.new_empty(side.shape[0], dtype=accumulator_dtype(side.dtype)) for side in (queries_ND, keys_MD))
     statistics = Statistics(rows_N, rows_N.clone(), rows_M, rows_N.clone() if symmetric else None)
+    if options.backward_computes_gradients and (kept_NX := _empty_kept(queries_ND, keys_MD, impl)) is not None:
+        statistics = statistics._replace(positive_N=rows_N.clone(), kept_NX=kept_NX)
     result = ForwardResult(
         rows_N,
         rows_N.clone() if options.wanted.temperature else None,
@@ -245,12 +247,21 @@ def _(
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     statistics: list[torch.Tensor],
-    cotangent: torch.Tensor,
+    cotangent_N: torch.Tensor,
     symmetric: bool,
     wanted: Sequence[bool],
     impl: str,
 ) -> list[torch.Tensor]:
     return [_empty_like(side, side.dtype) for side, want in zip((queries_ND, keys_MD), wanted, strict=False) if want]
+
+
+def _empty_kept(queries_ND: torch.Tensor, keys_MD: torch.Tensor, impl: str) -> torch.Tensor | None:
+    n, m, dtype = queries_ND.shape[0], keys_MD.shape[0], keys_MD.dtype
+    if impl == "triton":
+        return (
+            keys_MD.new_empty(n, tiles.row_stride(m), dtype=tiles.stored_dtype(dtype)) if tiles.keeps_all(n, m, dtype) else None
+        )
+    return keys_MD.new_empty(n, m, dtype=accumulator_dtype(dtype)) if chunked.keeps_all(n, m) else None
 
 
 def _empty_like(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -262,12 +273,11 @@ class SavedContext(Context):
 
     options: Options
     num_saved: int
-    num_queries: int
     dtype: torch.dtype
 
 
 class InfoNCE(torch.autograd.Function):
-    """Autograd of the loss: saves gradients where the forward computes them, else what recomputing similarities takes."""
+    """Autograd of the loss: saves gradients where the forward computes them, else what the backward needs to do so."""
 
     @staticmethod
     def forward(ctx: SavedContext, *inputs: *OperatorInputs) -> torch.Tensor:
@@ -282,8 +292,8 @@ class InfoNCE(torch.autograd.Function):
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
         ctx.options = Options(symmetric, reduction, Wanted(*wanted), impl)
-        ctx.num_saved, ctx.num_queries, ctx.dtype = len(saved), queries_ND.shape[0], queries_ND.dtype
-        tensors = (queries_ND, keys_MD, temperature, query_ids, key_ids) if ctx.options.recomputes else ()
+        ctx.num_saved, ctx.dtype = len(saved), queries_ND.dtype
+        tensors = (queries_ND, keys_MD, temperature, query_ids, key_ids) if ctx.options.backward_computes_gradients else ()
         ctx.save_for_backward(*saved, *tensors)
 
     @staticmethod
@@ -310,13 +320,11 @@ def input_gradients(
 ) -> InputGradients:
     """Gradients at queries, keys and temperature from `Options.saved`.
 
-    `tensors`: queries, keys, temperature and both ids, used only where similarities are recomputed.
+    `tensors`: queries, keys, temperature and both ids, used only where the backward computes the gradients.
     """
     options = ctx.options
-    if options.reduction == "mean":
-        cotangent = cotangent / ctx.num_queries
     grad_temperature = (saved.pop() * cotangent).sum() if options.wanted.temperature else None
-    if options.recomputes:
+    if options.backward_computes_gradients:
         queries_ND, keys_MD, temperature, query_ids, key_ids = tensors
         run = backward_operator if dispatcher_must_see((*tensors, cotangent)) else backward_pass
         of_vectors = run(

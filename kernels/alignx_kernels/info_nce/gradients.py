@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .plan import LaunchPlan, Operands, stored_dtype
+from .plan import LaunchPlan, Operands
 from .problem import Statistics, Wanted
 
 # fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value. bf16 needs no scale.
@@ -18,16 +18,31 @@ FP16_DLOGITS = 2.0**14
 class Gradients:
     """The gradients that one chunk of dlogits after another adds to, and the buffers this takes."""
 
-    dlogits_CM: (
+    roots_KM: (
         torch.Tensor | None
-    )  # rows of `plan.stride`; None after the last chunk: its memory is then free for the keys' gradient
-    stored_CM: torch.Tensor | None  # where roots are stored: the same memory, except for fp16
+    )  # of K rows; the memory of `dlogits_CM` too, unless a backward may come again or the dtypes differ
+    dlogits_CM: torch.Tensor | None  # both None after the last chunk: their memory is then free for the gradient of the keys
     dlogits_scale: torch.Tensor  # what dlogits are multiplied by
     dtype: torch.dtype
     queries_ND: torch.Tensor | None
     query_product_CD: torch.Tensor | None
     key_product_MD: torch.Tensor | None
     keys_MD: torch.Tensor | None = None
+
+    def dlogits(self, start: int, stop: int) -> torch.Tensor:
+        """Where the dlogits of these rows go."""
+        assert self.dlogits_CM is not None
+        return place(self.dlogits_CM, start, stop)
+
+
+def place(buffer_KM: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """Rows of a buffer for a chunk: its own where the buffer is long enough, else the first, whose chunk is done by then."""
+    return rows_of(buffer_KM, start, stop) if stop <= buffer_KM.shape[0] else buffer_KM[: stop - start]
+
+
+def rows_of(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """No view where it is all rows: the six views of a small problem take the host as long as half a launch."""
+    return tensor if stop - start == tensor.shape[0] else tensor[start:stop]
 
 
 def allocate_gradients(
@@ -36,14 +51,15 @@ def allocate_gradients(
     statistics: Statistics,
     wanted: Wanted,
     dtype: torch.dtype,
-    cotangent_N: torch.Tensor | None,
+    roots_KM: torch.Tensor | None,
+    cotangent_N: torch.Tensor | None = None,
 ) -> Gradients:
-    """Buffers for the wanted gradients, which come out in `dtype`."""
+    """Buffers for the wanted gradients, which come out in `dtype`. `roots_KM`: roots that nobody needs after their dlogits."""
     keys_MD, sums_N = operands.keys_MD, statistics.inverse_N
-    dlogits_CM = keys_MD.new_empty(plan.chunk, plan.stride)
+    in_place = roots_KM is not None and roots_KM.dtype == plan.dtype
     return Gradients(
-        dlogits_CM=dlogits_CM,
-        stored_CM=dlogits_CM if plan.dtype == stored_dtype(plan.dtype) else sums_N.new_empty(dlogits_CM.shape),
+        roots_KM=statistics.kept_NX if roots_KM is None else roots_KM,
+        dlogits_CM=roots_KM if in_place else keys_MD.new_empty(plan.chunk, plan.stride),
         dlogits_scale=_dlogits_scale(plan, operands, statistics, cotangent_N),
         dtype=dtype,
         queries_ND=keys_MD.new_empty((plan.n, plan.d), dtype=dtype) if wanted.queries else None,

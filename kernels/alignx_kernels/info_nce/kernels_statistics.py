@@ -88,10 +88,7 @@ def statistics_kernel(
     length = row_end - row_start
     b_max = tl.zeros([BLOCK_M], tl.float32) - tl.where(halved == 0, 0.0, scale)  # beyond PLAIN no x is smaller
     # Where registers allow it, sums stay apart in PART columns, which are summed once, at the end.
-    if WITH_MEAN:
-        b_sum = tl.zeros([BLOCK_M], tl.float32)
-    else:
-        b_sum = tl.zeros([BLOCK_M, PART], tl.float32)
+    b_sum = tl.zeros([BLOCK_M], tl.float32) if WITH_MEAN else tl.zeros([BLOCK_M, PART], tl.float32)
     b_weighted = b_sum
     for i_part in tl.static_range(BLOCK_N // PART):
         o_n = start_n + i_part * PART + tl.arange(0, PART)

@@ -78,6 +78,7 @@ def project_kernel(
     p_grad_b,
     p_temperature,
     p_dlogits_scale,
+    share,
     rows_a,
     rows_b,
     d,
@@ -88,10 +89,11 @@ def project_kernel(
 ):
     """Gradients [rows, D] at the vectors a and b from p_product = dlogits @ vectors of the other side [rows, D].
 
-    Removes the part along x (the Jacobian of x / |x|), undoes dlogits_scale and divides by the temperature. p_grad may be p_product. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
+    Removes the part along x (the Jacobian of x / |x|), undoes dlogits_scale, divides by the temperature and multiplies by `share`. p_grad may be
+    p_product. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
     """
     i_r, tiles = tl.program_id(0), tl.cdiv(rows_a, BLOCK_R)
-    factor = 1 / (tl.load(p_temperature) * tl.load(p_dlogits_scale))
+    factor = share / (tl.load(p_temperature) * tl.load(p_dlogits_scale))
     if i_r < tiles:
         project_rows(
             p_product=p_product_a,

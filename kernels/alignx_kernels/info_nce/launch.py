@@ -2,10 +2,11 @@
 
 Rows are taken in chunks, so that neither the partial sums of tiles nor dlogits, d loss / d similarity, grow with N x M. A chunk of
 dlogits has the dtype of the inputs; dQ = dlogits @ K and dK += dlogits^T @ Q are products of the library with fp32 results. Costs in
-units of one product U = 2 * N * M * D: 1 for the loss; one direction with its gradients 3, computed within the forward from the stored
-exponentials; otherwise 3 more in the backward, which recomputes the similarities. Gradients that nobody asked for are left out.
+units of one product U = 2 * N * M * D: 1 for the loss and 2 for both gradients, which are computed from the roots of exponentials that
+the first product stored. In both directions, and under one cotangent per row, they wait until all rows are done: similarities beyond
+`tiles.KEPT_BYTES` are then computed again, at most 1 more. Gradients that nobody asked for are left out.
 
-Shape legend: N queries, M keys, D hidden width, C rows of a chunk, X rows of either side.
+Shape legend: N queries, M keys, D hidden width, C rows of a chunk, K rows whose roots are kept, X rows of either side.
 """
 
 from typing import NamedTuple
@@ -14,13 +15,14 @@ import torch
 
 from ..common.dispatch import on_device
 from ..common.tiles import cdiv
-from .gradients import Gradients, allocate_gradients, multiply
+from .gradients import Gradients, allocate_gradients, multiply, place, rows_of
 from .kernels_dlogits import dlogits_kernel, stored_dlogits_kernel
 from .kernels_merge import finish_kernel, merge_kernel
 from .kernels_statistics import statistics_kernel
 from .kernels_vectors import norms_kernel, project_kernel
 from .plan import LaunchPlan, Operands, prepare
-from .problem import ForwardResult, Inputs, Statistics, Wanted, saved_gradient_dtype
+from .problem import ForwardResult, Inputs, Options, Statistics, Wanted, saved_gradient_dtype
+from .tiles import keeps_all, stored_dtype
 
 
 class Side(NamedTuple):
@@ -32,85 +34,110 @@ class Side(NamedTuple):
     gradient_XD: torch.Tensor
 
 
-def forward(inputs: Inputs, wanted: Wanted, take_gradients: bool) -> ForwardResult:
-    """Losses and statistics; with `take_gradients` (one direction only) also the wanted gradients of queries and keys."""
+def forward(inputs: Inputs, options: Options) -> ForwardResult:
+    """Losses and statistics, and the gradients or the kept roots that `options` ask for."""
     with on_device(inputs.keys_MD):
-        plan, operands = prepare(inputs, stores_dlogits=take_gradients)
-        result = _allocate_result(*launch_norms(plan, operands), inputs.symmetric, wanted)
-        statistics, positive_N = result.statistics, torch.empty_like(result.loss_N)
-        gradients = None
-        if take_gradients:
-            gradients = allocate_gradients(plan, operands, statistics, wanted, saved_gradient_dtype(plan.dtype), None)
-        chunks, planes = plan.chunks(), 3 if wanted.temperature else 2
+        plan, operands = prepare(inputs, stores_dlogits=options.forward_computes_gradients)
         # With several chunks the sums of columns are complete after the last one only.
-        row_state = column_state = None
-        if inputs.symmetric and len(chunks) > 1:
-            row_state, column_state = (positive_N.new_empty(planes, 1, plan.n) for _ in range(2))
-        for start, stop in chunks:
-            stored_CM = None if gradients is None else gradients.stored_CM
+        waits = inputs.symmetric and plan.chunk < plan.n
+        result = _allocate_result(plan, *launch_norms(plan, operands), options)
+        statistics, share = result.statistics, options.share(plan.n)
+        positive_N = torch.empty_like(result.loss_N) if statistics.positive_N is None else statistics.positive_N
+        gradients = None
+        if options.forward_computes_gradients:
+            roots_KM = positive_N.new_empty(plan.kept if waits else plan.chunk, plan.stride, dtype=stored_dtype(plan.dtype))
+            dtype = saved_gradient_dtype(plan.dtype)
+            gradients = allocate_gradients(plan, operands, statistics, options.wanted, dtype, roots_KM)
+            del roots_KM  # so that the last chunk can free it
+        planes = 3 if options.wanted.temperature else 2
+        states = [positive_N.new_empty(planes, 1, plan.n) for _ in range(2)] if waits else []
+        for start, stop in plan.chunks():
+            stored_CM = _roots(plan, statistics, gradients, waits, start, stop)
             row_sums, column_sums = launch_statistics(
                 plan, operands, statistics, start, stop, planes, inputs.symmetric, positive_N, stored_CM
             )
-            if row_state is None or column_state is None or column_sums is None:
-                launch_finish(plan, operands, start, stop, row_sums, column_sums, positive_N, result)
-            else:
-                launch_merge(plan, row_sums, row_state[:, 0, start:stop], is_first=True)
-                launch_merge(plan, column_sums, column_state, is_first=start == 0)
+            del stored_CM
+            if waits and column_sums is not None:
+                launch_merge(plan, row_sums, states[0][:, 0, start:stop], is_first=True)
+                launch_merge(plan, column_sums, states[1], is_first=start == 0)
+                continue
+            launch_finish(plan, operands, start, stop, row_sums, column_sums, positive_N, share, result)
             if gradients is not None:
-                launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, gradients)
-                del stored_CM  # so that `add_chunk` can free the dlogits
-                add_chunk(plan, operands, statistics, gradients, start, stop)
-        if row_state is not None:
-            launch_finish(plan, operands, 0, plan.n, row_state, column_state, positive_N, result)
+                launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, None, gradients)
+                add_chunk(plan, operands, statistics, gradients, start, stop, share)
+        if waits:
+            launch_finish(plan, operands, 0, plan.n, states[0], states[1], positive_N, share, result)
+            for start, stop in plan.chunks() if gradients is not None else []:
+                if stop <= plan.kept:
+                    launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, None, gradients)
+                else:
+                    launch_dlogits(plan, operands, statistics, start, stop, None, gradients)
+                add_chunk(plan, operands, statistics, gradients, start, stop, share)
         if gradients is None:
             return result
         return result._replace(grad_queries_ND=gradients.queries_ND, grad_keys_MD=gradients.keys_MD)
 
 
-def _allocate_result(inverse_N: torch.Tensor, inverse_M: torch.Tensor, symmetric: bool, wanted: Wanted) -> ForwardResult:
-    column_lse_N = torch.empty_like(inverse_N) if symmetric else None
+def _allocate_result(plan: LaunchPlan, inverse_N: torch.Tensor, inverse_M: torch.Tensor, options: Options) -> ForwardResult:
+    column_lse_N = torch.empty_like(inverse_N) if options.symmetric else None
     statistics = Statistics(torch.empty_like(inverse_N), inverse_N, inverse_M, column_lse_N)
-    return ForwardResult(torch.empty_like(inverse_N), torch.empty_like(inverse_N) if wanted.temperature else None, statistics)
+    if options.backward_computes_gradients and keeps_all(plan.n, plan.m, plan.dtype):
+        kept_NX = inverse_N.new_empty(plan.n, plan.stride, dtype=stored_dtype(plan.dtype))
+        statistics = statistics._replace(positive_N=torch.empty_like(inverse_N), kept_NX=kept_NX)
+    slope_N = torch.empty_like(inverse_N) if options.wanted.temperature else None
+    return ForwardResult(torch.empty_like(inverse_N), slope_N, statistics)
+
+
+def _roots(
+    plan: LaunchPlan, statistics: Statistics, gradients: Gradients | None, waits: bool, start: int, stop: int
+) -> torch.Tensor | None:
+    """Where the roots of these rows are stored; None where they are not."""
+    buffer_KM = statistics.kept_NX if gradients is None else gradients.roots_KM
+    return None if buffer_KM is None or (waits and stop > buffer_KM.shape[0]) else place(buffer_KM, start, stop)
 
 
 def backward(
     inputs: Inputs, statistics: Statistics, cotangent_N: torch.Tensor, wanted: Wanted
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Gradients at queries and keys of sum_i cotangent_i * loss_i, from recomputed similarities."""
+    """Gradients at queries and keys of sum_i cotangent_i * loss_i, from kept roots or from similarities computed again."""
     with on_device(inputs.keys_MD):
         plan, operands = prepare(inputs, stores_dlogits=True)
         cotangent_N = cotangent_N.float().contiguous()
-        gradients = allocate_gradients(plan, operands, statistics, wanted, plan.dtype, cotangent_N)
+        gradients = allocate_gradients(plan, operands, statistics, wanted, plan.dtype, None, cotangent_N)
         for start, stop in plan.chunks():
-            launch_dlogits(plan, operands, statistics, start, stop, cotangent_N, gradients)
-            add_chunk(plan, operands, statistics, gradients, start, stop)
+            if statistics.positive_N is not None:
+                launch_stored_dlogits(plan, operands, statistics, start, stop, statistics.positive_N, cotangent_N, gradients)
+            else:
+                launch_dlogits(plan, operands, statistics, start, stop, cotangent_N, gradients)
+            add_chunk(plan, operands, statistics, gradients, start, stop, share=1.0)
         return gradients.queries_ND, gradients.keys_MD
 
 
-def add_chunk(plan: LaunchPlan, operands: Operands, statistics: Statistics, gradients: Gradients, start: int, stop: int) -> None:
-    """Add what the dlogits of these rows contribute; after the last rows the gradients are complete."""
-    assert gradients.dlogits_CM is not None
-    dlogits_CM = _rows(gradients.dlogits_CM, 0, stop - start)
+def add_chunk(
+    plan: LaunchPlan, operands: Operands, statistics: Statistics, gradients: Gradients, start: int, stop: int, share: float
+) -> None:
+    """Add what the dlogits of these rows contribute; after the last rows the gradients, times `share`, are complete."""
+    dlogits_CM = gradients.dlogits(start, stop)
     if plan.stride > plan.m:
         dlogits_CM = dlogits_CM[:, : plan.m]
-    queries_CD = _rows(operands.queries_ND, start, stop)
+    queries_CD = rows_of(operands.queries_ND, start, stop)
     sides = []
     if gradients.query_product_CD is not None and gradients.queries_ND is not None:
-        product_CD = _rows(gradients.query_product_CD, 0, stop - start)
+        product_CD = rows_of(gradients.query_product_CD, 0, stop - start)
         multiply(dlogits_CM, operands.keys_MD, product_CD, accumulate=False)
-        inverse_C, gradient_CD = _rows(statistics.inverse_N, start, stop), _rows(gradients.queries_ND, start, stop)
+        inverse_C, gradient_CD = rows_of(statistics.inverse_N, start, stop), rows_of(gradients.queries_ND, start, stop)
         sides.append(Side(product_CD, queries_CD, inverse_C, gradient_CD))
     product_MD = gradients.key_product_MD
     if product_MD is not None:
         multiply(dlogits_CM.T, queries_CD, product_MD, accumulate=start > 0)
         if stop == plan.n:
-            gradients.dlogits_CM = gradients.stored_CM = None
+            gradients.dlogits_CM = gradients.roots_KM = None
             del dlogits_CM  # the last name of it: the gradient takes its memory
             in_place = gradients.dtype == torch.float32
             gradients.keys_MD = product_MD if in_place else torch.empty_like(product_MD, dtype=gradients.dtype)
             sides.append(Side(product_MD, operands.keys_MD, statistics.inverse_M, gradients.keys_MD))
     if sides:
-        launch_project(plan, operands.temperature, gradients.dlogits_scale, sides)
+        launch_project(plan, operands.temperature, gradients.dlogits_scale, share, sides)
 
 
 def launch_norms(plan: LaunchPlan, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,6 +227,7 @@ def launch_finish(
     row_sums: torch.Tensor,
     column_sums: torch.Tensor | None,
     positive_N: torch.Tensor,
+    share: float,
     result: ForwardResult,
 ) -> None:
     """Write the losses, log-sums and slopes of these rows."""
@@ -216,6 +244,7 @@ def launch_finish(
         row_end=stop,
         row_tiles=row_sums.shape[1],
         column_tiles=0 if column_sums is None else column_sums.shape[1],
+        share=share,
         COLUMNS=column_sums is not None,
         WITH_MEAN=row_sums.shape[0] == 3,
         **plan.merging.options,
@@ -229,17 +258,19 @@ def launch_stored_dlogits(
     start: int,
     stop: int,
     positive_N: torch.Tensor,
+    cotangent_N: torch.Tensor | None,
     gradients: Gradients,
 ) -> None:
-    """Turn the stored roots of these rows into dlogits."""
+    """Turn the stored roots of these rows into dlogits, under cotangents of 1 where `cotangent_N` is None."""
+    assert gradients.roots_KM is not None
     block_m, block_n = plan.stored.blocks["BLOCK_M"], plan.stored.blocks["BLOCK_N"]
     stored_dlogits_kernel[(cdiv(stop - start, block_m), cdiv(plan.stride, block_n))](
-        p_stored=gradients.stored_CM,
-        p_dlogits=gradients.dlogits_CM,
+        p_stored=place(gradients.roots_KM, start, stop),
+        p_dlogits=gradients.dlogits(start, stop),
         p_row_lse=statistics.row_lse_N,
         p_column_lse=statistics.column_lse_N,
         p_positive=positive_N,
-        p_cotangent=None,
+        p_cotangent=cotangent_N,
         p_inverse_q=statistics.inverse_N,
         p_inverse_k=statistics.inverse_M,
         p_temperature=operands.temperature,
@@ -260,10 +291,10 @@ def launch_dlogits(
     statistics: Statistics,
     start: int,
     stop: int,
-    cotangent_N: torch.Tensor,
+    cotangent_N: torch.Tensor | None,
     gradients: Gradients,
 ) -> None:
-    """Compute the dlogits of these rows under one cotangent per row."""
+    """Compute the dlogits of these rows under one cotangent per row, 1 where `cotangent_N` is None."""
     tiles_m, tiles_n = plan.tiles(start, stop)
     dlogits_kernel[(tiles_m * tiles_n,)](
         queries=operands.query_loads,
@@ -277,7 +308,7 @@ def launch_dlogits(
         p_column_lse=statistics.column_lse_N,
         p_cotangent=cotangent_N,
         p_dlogits_scale=gradients.dlogits_scale,
-        p_dlogits=gradients.dlogits_CM,
+        p_dlogits=gradients.dlogits(start, stop),
         row_start=start,
         row_end=stop,
         n=plan.n,
@@ -291,8 +322,10 @@ def launch_dlogits(
     )
 
 
-def launch_project(plan: LaunchPlan, temperature: torch.Tensor, dlogits_scale: torch.Tensor, sides: list[Side]) -> None:
-    """Write the gradients of one or two sides."""
+def launch_project(
+    plan: LaunchPlan, temperature: torch.Tensor, dlogits_scale: torch.Tensor, share: float, sides: list[Side]
+) -> None:
+    """Write the gradients, times `share`, of one or two sides."""
     first, second = sides[0], sides[-1]
     rows_a, rows_b = first.product_XD.shape[0], second.product_XD.shape[0] if len(sides) == 2 else 0
     project_kernel[(plan.vector_groups(rows_a) + plan.vector_groups(rows_b),)](
@@ -306,6 +339,7 @@ def launch_project(plan: LaunchPlan, temperature: torch.Tensor, dlogits_scale: t
         p_grad_b=second.gradient_XD,
         p_temperature=temperature,
         p_dlogits_scale=dlogits_scale,
+        share=share,
         rows_a=rows_a,
         rows_b=rows_b,
         d=plan.d,
@@ -323,8 +357,3 @@ def _product_settings(plan: LaunchPlan, operands: Operands) -> dict[str, int | b
         "INPUT_PRECISION": "ieee" if plan.dtype == torch.float32 else "tf32",
         "HAS_IDS": operands.query_ids is not None,
     }
-
-
-def _rows(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    # No view where it is all rows: the six views of a small problem take the host as long as half a launch.
-    return tensor if stop - start == tensor.shape[0] else tensor[start:stop]

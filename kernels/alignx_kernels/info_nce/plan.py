@@ -13,14 +13,18 @@ from ..common.tiles import Tile, architecture, cdiv
 from .problem import Inputs
 from .tiles import (
     CHUNK_BYTES,
+    KEPT_BYTES,
     MERGE,
-    ROW_ALIGNMENT,
     STATISTICS_ROWS,
     STORED,
     SUMS_BYTES,
     VECTORS,
+    bytes_of_dlogits,
     is_small,
+    keeps_all,
     product_tile,
+    row_stride,
+    stored_dtype,
 )
 
 
@@ -33,7 +37,8 @@ class LaunchPlan:
     d: int
     dtype: torch.dtype
     chunk: int  # rows taken at a time: whole row tiles, except in the last chunk
-    stride: int  # elements from row to row of dlogits
+    kept: int  # rows whose roots a forward keeps until the sums of all rows are known: whole chunks
+    stride: int  # elements from row to row of dlogits and roots
     use_descriptors: bool
     products: Tile  # of the kernels that compute similarities
     vectors: Tile
@@ -89,16 +94,19 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
     arch = architecture(keys_MD.device)
     use_descriptors = arch >= 90 and not is_small(n, m) and _describable(queries_ND) and _describable(keys_MD)
     products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors)
-    stride = cdiv(m, ROW_ALIGNMENT) * ROW_ALIGNMENT
+    stride = row_stride(m)
     rows = CHUNK_BYTES // (stride * bytes_of_dlogits(keys_MD.dtype)) if stores_dlogits else STATISTICS_ROWS
     block_m = products.blocks["BLOCK_M"]
     rows = min(rows, SUMS_BYTES // _bytes_of_sums(n, m, symmetric, products))
+    chunk = min(n, max(1, rows // block_m) * block_m)
+    kept = KEPT_BYTES // (chunk * stride * stored_dtype(keys_MD.dtype).itemsize) * chunk
     return LaunchPlan(
         n=n,
         m=m,
         d=d,
         dtype=keys_MD.dtype,
-        chunk=min(n, max(1, rows // block_m) * block_m),
+        chunk=chunk,
+        kept=n if keeps_all(n, m, keys_MD.dtype) else max(chunk, kept),
         stride=stride,
         use_descriptors=use_descriptors,
         products=products,
@@ -106,16 +114,6 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
         merging=MERGE[arch],
         stored=STORED[arch],
     )
-
-
-def stored_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which roots of exponentials are stored: that of the inputs, but fp16 has not the range."""
-    return torch.float32 if dtype == torch.float16 else dtype
-
-
-def bytes_of_dlogits(dtype: torch.dtype) -> int:
-    """Bytes of an entry of dlogits and of the stored root it is made from, in one place unless their dtypes differ."""
-    return dtype.itemsize if stored_dtype(dtype) == dtype else dtype.itemsize + stored_dtype(dtype).itemsize
 
 
 def _bytes_of_sums(n: int, m: int, symmetric: bool, products: Tile) -> int:

@@ -2,11 +2,13 @@
 
 import torch
 
-from ..common.tiles import Tile, everywhere
+from ..common.tiles import Tile, cdiv, everywhere
 
 # A chunk of dlogits, the d loss / d similarity of some rows. Every chunk reads and writes the keys' gradient once, so that small chunks
 # cost more than they save: at N = M = 65536, D = 4096, chunks of 128 MB would move 137 GB, these move 34 GB.
 CHUNK_BYTES = 512 << 20
+# Roots of exponentials (`kernels_similarity.halvings`) that are kept until the log-sums of all rows are known: what is beyond is computed again.
+KEPT_BYTES = 512 << 20
 # Partial sums of a chunk, which bound it where M is huge, and its rows where no dlogits are stored.
 SUMS_BYTES = 128 << 20
 STATISTICS_ROWS = 8192
@@ -42,6 +44,26 @@ VECTORS = everywhere(Tile({"BLOCK_R": 4, "BLOCK_D": 512}, num_warps=4))
 def is_small(n: int, m: int) -> bool:
     """Whether the host's time bounds N x M similarities: then no tensor descriptors, each of which takes it 20 microseconds and more."""
     return n * m <= _SMALL_UP_TO
+
+
+def row_stride(m: int) -> int:
+    """Elements from row to row of dlogits and of kept roots."""
+    return cdiv(m, ROW_ALIGNMENT) * ROW_ALIGNMENT
+
+
+def stored_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which roots of exponentials are stored: that of the inputs, but fp16 has not the range."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def bytes_of_dlogits(dtype: torch.dtype) -> int:
+    """Bytes of an entry of dlogits and of the stored root it is made from, in one place unless their dtypes differ."""
+    return dtype.itemsize if stored_dtype(dtype) == dtype else dtype.itemsize + stored_dtype(dtype).itemsize
+
+
+def keeps_all(n: int, m: int, dtype: torch.dtype) -> bool:
+    """Whether the roots of N x M similarities may be kept."""
+    return n * row_stride(m) * stored_dtype(dtype).itemsize <= KEPT_BYTES
 
 
 def product_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool) -> Tile:

@@ -5,7 +5,9 @@ import torch
 from alignx_kernels import info_nce_loss
 from alignx_kernels.common.tiles import Tile
 from alignx_kernels.info_nce import launch, plan
+from alignx_kernels.info_nce.api import forward_operator, forward_pass
 from info_nce_cases import CASES, SHAPES, Case, assert_as_exact_as_eager
+from torch._subclasses import FakeTensorMode
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +17,9 @@ def _small_chunks(monkeypatch):
     monkeypatch.setattr(plan, "product_tile", lambda *_: tile)
     monkeypatch.setattr(plan, "CHUNK_BYTES", 256 * 4 * 50)
     monkeypatch.setattr(plan, "STATISTICS_ROWS", 50)
+    monkeypatch.setattr(plan, "KEPT_BYTES", 256 * 4 * 96)
+    for module in (plan, launch):
+        monkeypatch.setattr(module, "keeps_all", lambda n, *_: n < 100)
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -28,6 +33,33 @@ def test_fp32_is_as_exact_as_eager(case):
 @pytest.mark.parametrize("case", [case for case in CASES if case.n == 37], ids=str)
 def test_fp16_is_as_exact_as_eager(case):
     assert_as_exact_as_eager(case, torch.float16, "triton")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_similarities_are_computed_once_where_all_are_kept(dtype, reduction, monkeypatch):
+    """Three chunks of 32 rows, roots kept, among them such that are halved."""
+    monkeypatch.setattr(launch, "launch_dlogits", None)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 128 * 4 * 32)
+    for temperature in (0.1, 0.01):
+        assert_as_exact_as_eager(Case(70, 75, 19, True, 40, reduction, temperature), dtype, "triton")
+
+
+def test_a_backward_under_cotangents_comes_twice():
+    queries, keys = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    losses = info_nce_loss(queries, keys, reduction="none", impl="triton")
+    cotangent = torch.randn(40)
+    first, second = (torch.autograd.grad(losses, (queries, keys), cotangent, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(*pair) and pair[0].abs().sum() > 0 for pair in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_fake_tensors_have_the_shapes_of_real_ones(reduction):
+    arguments = (torch.randn(40, 8), torch.randn(75, 8), torch.tensor(0.1), None, None, True, reduction, [True] * 3, "triton")
+    real = forward_pass(*arguments)
+    with FakeTensorMode() as mode:
+        fake = forward_operator(*(mode.from_tensor(x) if isinstance(x, torch.Tensor) else x for x in arguments))
+    assert [(x.shape, x.dtype) for x in (fake[0], *fake[1])] == [(x.shape, x.dtype) for x in (real[0], *real[1])]
 
 
 def test_tensor_descriptors(monkeypatch):

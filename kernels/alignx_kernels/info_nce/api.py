@@ -57,6 +57,8 @@ def info_nce_loss(
         host: there one that is not positive or not finite gives a loss of NaN.
     symmetric: mean of the loss above and that of keys 0 .. N-1 against all queries.
     query_ids [N], key_ids [M]: integers. Where query_ids[i] == key_ids[j], i != j, key j is no negative of query i, nor i of j.
+    Under autocast Triton's kernels take fp32 vectors in the autocast dtype; elsewhere they multiply fp32 as exactly as
+        `torch.set_float32_matmul_precision` asks.
     impl: "reference", "chunked", "triton", or None for the best available: Triton on CUDA, chunked elsewhere and in fp64.
 
     Raises: ValueError for wrong shapes, dtypes, devices or options.
@@ -64,6 +66,8 @@ def info_nce_loss(
     """
     _check(queries_ND, keys_MD, temperature, query_ids, key_ids, reduction)
     impl = choose_implementation(impl, queries_ND, keys_MD)
+    if impl == "triton":
+        queries_ND, keys_MD = in_autocast_dtype(queries_ND), in_autocast_dtype(keys_MD)
     loss: torch.Tensor
     if impl == "reference":
         if isinstance(temperature, torch.Tensor) and not dispatcher_must_see((temperature,)):
@@ -126,6 +130,24 @@ def check_options(
         checks.check_ids("key_ids", key_ids, m)
     checks.check_temperature(temperature)
     checks.check_reduction(reduction)
+
+
+def takes_autocast_dtype(vectors_XD: torch.Tensor) -> bool:
+    """Whether autocast would have a product of such vectors run in another dtype."""
+    return vectors_XD.dtype == torch.float32 and torch.is_autocast_enabled(vectors_XD.device.type)
+
+
+def in_autocast_dtype(vectors_XD: torch.Tensor) -> torch.Tensor:
+    """fp32 vectors in the dtype of products under autocast; else as they are. They get unit length first where that dtype is fp16.
+
+    Many modules return fp32 under autocast. Only the loss in Triton's kernels takes them so: the chunked one computes in fp32 from any dtype.
+    """
+    if not takes_autocast_dtype(vectors_XD):
+        return vectors_XD
+    dtype = torch.get_autocast_dtype(vectors_XD.device.type)
+    if dtype == torch.float16:
+        vectors_XD = torch.nn.functional.normalize(vectors_XD, dim=1, eps=torch.finfo(torch.float32).tiny)
+    return vectors_XD.to(dtype)
 
 
 def as_scalar(temperature: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:

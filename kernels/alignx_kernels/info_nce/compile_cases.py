@@ -29,13 +29,17 @@ class _Setting(NamedTuple):
     dtype: torch.dtype
     size: int  # N = M
     descriptors: bool
+    is_exact: bool = False  # fp32 that is not rounded to tf32
+    ragged: bool = False  # N and M that are no multiples of 16
 
 
 _LARGE_BF16 = _Setting("bf16", torch.bfloat16, 65536, True)
 _OTHERS = (
     _Setting("bf16 pointers", torch.bfloat16, 65536, False),
+    _Setting("bf16 ragged", torch.bfloat16, 65536, True, ragged=True),
     _Setting("bf16 small", torch.bfloat16, 1024, False),
-    _Setting("fp32", torch.float32, 65536, False),
+    _Setting("tf32", torch.float32, 65536, True),
+    _Setting("fp32", torch.float32, 65536, False, is_exact=True),
 )
 _TRITON_NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
@@ -52,7 +56,7 @@ def _product(
     dtype = _TRITON_NAMES[setting.dtype]
 
     def tile(arch: int) -> Tile:
-        return product_tile(setting.dtype, setting.size, setting.size, arch, setting.descriptors)
+        return product_tile(setting.dtype, setting.size, setting.size, arch, setting.descriptors, setting.is_exact)
 
     def arguments(arch: int) -> dict[str, str]:
         rows, columns, depth = (tile(arch).blocks[block] for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
@@ -64,12 +68,13 @@ def _product(
 
     constants: dict[str, object] = {
         "EVEN_D": True,
-        "INPUT_PRECISION": "ieee" if setting.dtype == torch.float32 else "tf32",
+        "INPUT_PRECISION": "ieee" if setting.is_exact else "tf32",
         "HAS_IDS": "p_query_ids" not in absent,
         **flags,
         **dict.fromkeys(absent),
     }
-    return CompileCase(f"info_nce {name} {setting.label}", kernel, arguments, constants, tile, uses_dot=True)
+    unaligned = frozenset({"row_end", "n", "m"} if setting.ragged else ())
+    return CompileCase(f"info_nce {name} {setting.label}", kernel, arguments, constants, tile, unaligned, uses_dot=True)
 
 
 def _statistics(name: str, flags: Mapping[str, bool], absent: tuple[str, ...], setting: _Setting) -> CompileCase:
@@ -79,7 +84,7 @@ def _statistics(name: str, flags: Mapping[str, bool], absent: tuple[str, ...], s
 
 def _dlogits(name: str, columns: bool, absent: tuple[str, ...], setting: _Setting) -> CompileCase:
     extra = {**_LOG_SUMS, "p_dlogits": "*{dtype}"}
-    return _product(f"dlogits {name}", dlogits_kernel, extra, {"COLUMNS": columns}, absent, setting)
+    return _product(f"dlogits {name}", dlogits_kernel, extra, {"COLUMNS": columns, "UNIT_QUERIES": False}, absent, setting)
 
 
 def _products(setting: _Setting) -> list[CompileCase]:
@@ -143,7 +148,7 @@ CASES = [
             **dict.fromkeys(("p_stored", "p_dlogits"), "*bf16"),
             "p_positive": "*fp32",
         },
-        {"COLUMNS": True},
+        {"COLUMNS": True, "UNIT_QUERIES": False},
         STORED.__getitem__,
     ),
     CompileCase(
@@ -156,7 +161,7 @@ CASES = [
             **dict.fromkeys(("rows_a", "rows_b", "d", "stride_a", "stride_b"), "i32"),
             "share": "fp32",
         },
-        {},
+        {"LACKS_INVERSE_A": False},
         VECTORS.__getitem__,
     ),
 ]

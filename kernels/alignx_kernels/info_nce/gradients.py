@@ -10,7 +10,8 @@ import torch
 from .plan import LaunchPlan, Operands
 from .problem import Statistics, Wanted
 
-# fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value. bf16 needs no scale.
+# fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value, and made for queries of length 1, so that one
+# short vector takes less of that range. bf16 needs neither.
 FP16_DLOGITS = 2.0**14
 
 
@@ -74,7 +75,7 @@ def _dlogits_scale(
     """1, or for fp16 what brings the largest possible entry of dlogits to `FP16_DLOGITS`."""
     if plan.dtype != torch.float16:
         return torch.ones_like(operands.temperature)
-    largest = statistics.inverse_N.amax() * statistics.inverse_M.amax()
+    largest = statistics.inverse_M.amax()
     if cotangent_N is not None:
         largest = largest * cotangent_N.abs().amax()
     return torch.where(largest == 0, 1, FP16_DLOGITS / largest)

@@ -51,11 +51,12 @@ def dlogits_kernel(
     INPUT_PRECISION: tl.constexpr,
     HAS_IDS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    UNIT_QUERIES: tl.constexpr,
 ):
     """dlogits [C, M] = dlogits_scale * temperature * d loss / d (q_i . k_j) under the cotangents g [N] of the losses.
 
     temperature * d loss / d (q_i . k_j) = (g_i (exp2(x_ij - lse_i) - [i = j])) / (|q_i| |k_j|); with COLUMNS the mean of this and the
-    same of the columns. p_cotangent may be None, for ones. The diagonal is subtracted in fp32, before rounding. p_dlogits has rows
+    same of the columns. UNIT_QUERIES leaves out 1 / |q_i|, for products with q_i / |q_i|. p_cotangent may be None, for ones. The diagonal is subtracted in fp32, before rounding. p_dlogits has rows
     of stride_s, a multiple of 16, with zeros from column m on. Floor: U, one exponential per element, and C * M elements written.
     """
     tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
@@ -85,7 +86,7 @@ def dlogits_kernel(
     b_lse_factor, b_weight = log_sum_factors(
         p_lse=p_row_lse, p_cotangent=p_cotangent, root_scale=root_scale, o_x=o_m, n=n, COLUMNS=COLUMNS
     )
-    b_out = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * tl.load(p_dlogits_scale)
+    b_out = output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES)
     b_diagonal = b_weight * 2 if COLUMNS else b_weight
     for i_part in tl.static_range(BLOCK_N // PART):
         o_n = start_n + i_part * PART + tl.arange(0, PART)
@@ -147,6 +148,7 @@ def stored_dlogits_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     COLUMNS: tl.constexpr,
+    UNIT_QUERIES: tl.constexpr,
 ):
     """What `dlogits_kernel` computes, from the roots that `statistics_kernel` stored: p_stored, p_dlogits [C, stride_s].
 
@@ -182,7 +184,7 @@ def stored_dlogits_kernel(
     b_g = tl.where(o_m[:, None] == o_n[None, :], (b_diagonal * b_weight)[:, None], b_g)
     store_dlogits(
         b_g=b_g,
-        b_out=tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * tl.load(p_dlogits_scale),
+        b_out=output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES),
         p_inverse_k=p_inverse_k,
         p_dlogits=p_dlogits,
         o_c=o_c,
@@ -234,6 +236,17 @@ def softmax_gradient(
     else:
         b_g = raise_root(b_root * b_lse_factor[:, None], halved) * b_weight[:, None]
     return b_g
+
+
+@triton.jit
+def output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES: tl.constexpr):
+    """What dlogits of the rows o_m are multiplied by before they are rounded."""
+    b_factor = tl.load(p_dlogits_scale)
+    if UNIT_QUERIES:
+        b_factor += tl.zeros(o_m.shape, tl.float32)
+    else:
+        b_factor *= tl.load(p_inverse_q + o_m, mask=o_m < n, other=0)
+    return b_factor
 
 
 @triton.jit

@@ -32,6 +32,7 @@ class Side(NamedTuple):
     vectors_XD: torch.Tensor
     inverse_X: torch.Tensor
     gradient_XD: torch.Tensor
+    lacks_inverse: bool  # whether dlogits were made without 1 / |x| of this side
 
 
 def forward(inputs: Inputs, options: Options) -> ForwardResult:
@@ -67,7 +68,8 @@ def forward(inputs: Inputs, options: Options) -> ForwardResult:
                 add_chunk(plan, operands, statistics, gradients, start, stop, share)
         if waits:
             launch_finish(plan, operands, 0, plan.n, states[0], states[1], positive_N, share, result)
-            for start, stop in plan.chunks() if gradients is not None else []:
+        if waits and gradients is not None:
+            for start, stop in plan.chunks():
                 if stop <= plan.kept:
                     launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, None, gradients)
                 else:
@@ -126,16 +128,19 @@ def add_chunk(
         product_CD = rows_of(gradients.query_product_CD, 0, stop - start)
         multiply(dlogits_CM, operands.keys_MD, product_CD, accumulate=False)
         inverse_C, gradient_CD = rows_of(statistics.inverse_N, start, stop), rows_of(gradients.queries_ND, start, stop)
-        sides.append(Side(product_CD, queries_CD, inverse_C, gradient_CD))
+        sides.append(Side(product_CD, queries_CD, inverse_C, gradient_CD, plan.unit_queries))
     product_MD = gradients.key_product_MD
     if product_MD is not None:
-        multiply(dlogits_CM.T, queries_CD, product_MD, accumulate=start > 0)
+        other_CD = queries_CD
+        if plan.unit_queries:
+            other_CD = (queries_CD * rows_of(statistics.inverse_N, start, stop)[:, None]).to(plan.dtype)
+        multiply(dlogits_CM.T, other_CD, product_MD, accumulate=start > 0)
         if stop == plan.n:
             gradients.dlogits_CM = gradients.roots_KM = None
             del dlogits_CM  # the last name of it: the gradient takes its memory
             in_place = gradients.dtype == torch.float32
             gradients.keys_MD = product_MD if in_place else torch.empty_like(product_MD, dtype=gradients.dtype)
-            sides.append(Side(product_MD, operands.keys_MD, statistics.inverse_M, gradients.keys_MD))
+            sides.append(Side(product_MD, operands.keys_MD, statistics.inverse_M, gradients.keys_MD, False))
     if sides:
         launch_project(plan, operands.temperature, gradients.dlogits_scale, share, sides)
 
@@ -281,6 +286,7 @@ def launch_stored_dlogits(
         m=plan.m,
         stride_s=plan.stride,
         COLUMNS=statistics.column_lse_N is not None,
+        UNIT_QUERIES=plan.unit_queries,
         **plan.stored.options,
     )
 
@@ -319,6 +325,7 @@ def launch_dlogits(
         stride_s=plan.stride,
         **_product_settings(plan, operands),
         COLUMNS=statistics.column_lse_N is not None,
+        UNIT_QUERIES=plan.unit_queries,
     )
 
 
@@ -345,6 +352,7 @@ def launch_project(
         d=plan.d,
         stride_a=first.vectors_XD.stride(0),
         stride_b=second.vectors_XD.stride(0),
+        LACKS_INVERSE_A=first.lacks_inverse,
         **plan.vectors.options,
     )
 
@@ -354,6 +362,6 @@ def _product_settings(plan: LaunchPlan, operands: Operands) -> dict[str, int | b
     return {
         **plan.products.options,
         "EVEN_D": plan.d % plan.products.blocks["BLOCK_K"] == 0,
-        "INPUT_PRECISION": "ieee" if plan.dtype == torch.float32 else "tf32",
+        "INPUT_PRECISION": plan.precision,
         "HAS_IDS": operands.query_ids is not None,
     }

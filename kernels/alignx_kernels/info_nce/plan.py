@@ -40,6 +40,8 @@ class LaunchPlan:
     kept: int  # rows whose roots a forward keeps until the sums of all rows are known: whole chunks
     stride: int  # elements from row to row of dlogits and roots
     use_descriptors: bool
+    unit_queries: bool  # dlogits are made for queries of length 1, to spare the range of fp16
+    precision: str  # in which fp32 is multiplied: "ieee" or "tf32"
     products: Tile  # of the kernels that compute similarities
     vectors: Tile
     merging: Tile
@@ -92,8 +94,10 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
     """Choose settings and chunks; launches nothing."""
     (n, d), m = queries_ND.shape, keys_MD.shape[0]
     arch = architecture(keys_MD.device)
-    use_descriptors = arch >= 90 and not is_small(n, m) and _describable(queries_ND) and _describable(keys_MD)
-    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors)
+    # Both of PyTorch's ways to set it show here, `torch.set_float32_matmul_precision` too.
+    is_exact = keys_MD.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
+    use_descriptors = arch >= 90 and not (is_exact or is_small(n, m)) and _describable(queries_ND) and _describable(keys_MD)
+    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors, is_exact)
     stride = row_stride(m)
     rows = CHUNK_BYTES // (stride * bytes_of_dlogits(keys_MD.dtype)) if stores_dlogits else STATISTICS_ROWS
     block_m = products.blocks["BLOCK_M"]
@@ -109,6 +113,8 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
         kept=n if keeps_all(n, m, keys_MD.dtype) else max(chunk, kept),
         stride=stride,
         use_descriptors=use_descriptors,
+        unit_queries=keys_MD.dtype == torch.float16,
+        precision="ieee" if is_exact else "tf32",
         products=products,
         vectors=VECTORS[arch],
         merging=MERGE[arch],
@@ -127,6 +133,6 @@ def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
 
 
 def _describable(vectors_XD: torch.Tensor) -> bool:
-    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes and do not overlap."""
+    """Whether the copy engine can read it: rows that start at multiples of 16 bytes and do not overlap."""
     apart, row_bytes = vectors_XD.stride(0) >= vectors_XD.shape[1] > 0, vectors_XD.stride(0) * vectors_XD.element_size()
-    return apart and vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0
+    return apart and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0

@@ -66,9 +66,10 @@ class Statistics(NamedTuple):
     @staticmethod
     def of(tensors: Sequence[torch.Tensor], symmetric: bool) -> "Statistics":
         """From `Options.saved`, which leaves out what is None."""
-        always, others = tensors[:3], list(tensors[3:])
+        row_lse_N, inverse_N, inverse_M, *others = tensors
         column_lse_N = others.pop(0) if symmetric else None
-        return Statistics(*always, column_lse_N, *others)
+        positive_N, kept_NX = others if others else (None, None)
+        return Statistics(row_lse_N, inverse_N, inverse_M, column_lse_N, positive_N, kept_NX)
 
 
 class ForwardResult(NamedTuple):

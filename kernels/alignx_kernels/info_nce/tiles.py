@@ -30,7 +30,17 @@ _DESCRIPTORS = _16_BIT | {
     90: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=4),
     100: Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=4),
 }
-# fp32 stays exact ("ieee"), which runs on the ordinary units.
+# fp32 on tensor cores, where PyTorch is allowed tf32: as many bytes in a tile as above.
+_TF32 = {
+    80: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+    86: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 16}, num_warps=8, num_stages=4),
+    89: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 16}, num_warps=8, num_stages=4),
+    90: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+    100: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=8, num_stages=4),
+    120: Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 16}, num_warps=8, num_stages=4),
+}
+_TF32_SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=4, num_stages=3))
+# Elsewhere fp32 stays exact ("ieee"), which runs on the ordinary units.
 _32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_warps=4, num_stages=2))
 # Problems too small to give every multiprocessor a large tile.
 _SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
@@ -66,10 +76,12 @@ def keeps_all(n: int, m: int, dtype: torch.dtype) -> bool:
     return n * row_stride(m) * stored_dtype(dtype).itemsize <= KEPT_BYTES
 
 
-def product_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool) -> Tile:
-    """Launch settings of the kernels that compute N x M similarities."""
-    if dtype == torch.float32:
+def product_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool, is_exact: bool) -> Tile:
+    """Launch settings of the kernels that compute N x M similarities. is_exact: fp32 that may not be rounded to tf32."""
+    if is_exact:
         return _32_BIT[arch]
+    if dtype == torch.float32:
+        return (_TF32_SMALL if is_small(n, m) else _TF32)[arch]
     if is_small(n, m):
         return _SMALL[arch]
     return (_DESCRIPTORS if descriptors else _16_BIT)[arch]

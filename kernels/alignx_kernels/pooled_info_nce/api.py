@@ -59,6 +59,18 @@ def pooled_info_nce_loss(
             reduction=reduction,
         )
     spans_S2 = torch.cat([source_spans_N2, target_spans_M2])
+    if impl == "triton" and info_nce.takes_autocast_dtype(hidden_TD):  # the means are cast, in between
+        means_SD, n = pooling.span_mean(hidden_TD, spans_S2, impl=impl), source_spans_N2.shape[0]
+        return info_nce.info_nce_loss(
+            means_SD[:n],
+            means_SD[n:],
+            temperature=temperature,
+            symmetric=symmetric,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            reduction=reduction,
+            impl=impl,
+        )
     temperature = info_nce.as_scalar(temperature, hidden_TD)
     wanted = info_nce.gradients_wanted(hidden_TD, hidden_TD, temperature)
     inputs = (

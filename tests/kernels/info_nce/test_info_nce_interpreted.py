@@ -100,6 +100,55 @@ def test_only_wanted_products(wanted, symmetric, monkeypatch):
     assert products == {"queries": [(20, 8)], "keys": [(30, 8)]}.get(wanted, [])
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_fp16_rows_of_very_unequal_norms_keep_their_gradient(symmetric, reduction):
+    queries, keys = torch.randn(40, 64).half(), torch.randn(60, 64).half()
+    queries[7], keys[7] = queries[7] * 1e-4, keys[7] * 1e-4
+    cotangent = torch.randn(40) if reduction == "none" else torch.ones(())
+    gradients = []
+    for dtype, impl in ((torch.float64, "reference"), (torch.float16, "triton")):
+        leaves = [x.to(dtype).requires_grad_() for x in (queries, keys)]
+        loss = info_nce_loss(*leaves, symmetric=symmetric, reduction=reduction, impl=impl)
+        gradients.append(torch.autograd.grad(loss, leaves, cotangent.to(loss.dtype)))
+    usual = torch.arange(40) != 7
+    for truth, ours in zip(*gradients, strict=True):
+        assert truth[:40][usual].norm() > 0
+        for rows in (usual, ~usual):
+            error = (ours.double() - truth)[:40][rows].norm() / truth[:40][rows].norm()
+            assert error <= 4e-3, f"{error:.1e}"
+
+
+@pytest.mark.parametrize("norm", [1.0, 1e6])
+def test_fp32_vectors_take_the_autocast_dtype(norm):
+    """Interpreted, that is fp16, whose range the vectors may leave."""
+    queries, keys = ((torch.randn(rows, 24) * norm).requires_grad_() for rows in (20, 30))
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = info_nce_loss(queries, keys, symmetric=True, impl="triton")
+    exact = info_nce_loss(queries, keys, symmetric=True, impl="reference")
+    assert loss.dtype == torch.float32
+    assert 0 < (loss - exact).abs() < 1e-3 * exact
+    for ours, truth in zip(*(torch.autograd.grad(x, (queries, keys)) for x in (loss, exact)), strict=True):
+        assert ours.dtype == torch.float32
+        assert truth.norm() > 0
+        assert (ours - truth).norm() < 2e-3 * truth.norm()
+
+
+def test_fp32_follows_the_precision_that_pytorch_is_set_to(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        plan, "product_tile", lambda *args: seen.append(args[-1]) or Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, 4)
+    )
+    queries = torch.randn(20, 8)
+    try:
+        for precision in ("highest", "high", "medium"):
+            torch.set_float32_matmul_precision(precision)
+            info_nce_loss(queries, queries, impl="triton")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [True, False, False]
+
+
 def test_strided_inputs():
     queries, keys = torch.randn(8, 2 * 37).T[::2], torch.randn(40, 16)[:, ::2]
     rows = torch.randn(80, 8)[::2]

@@ -31,12 +31,14 @@ class _Setting(NamedTuple):
     descriptors: bool
     is_exact: bool = False  # fp32 that is not rounded to tf32
     ragged: bool = False  # N and M that are no multiples of 16
+    loaded: bool = False  # similarities made by the library's product
 
 
 _LARGE_BF16 = _Setting("bf16", torch.bfloat16, 65536, True)
 _OTHERS = (
     _Setting("bf16 pointers", torch.bfloat16, 65536, False),
     _Setting("bf16 ragged", torch.bfloat16, 65536, True, ragged=True),
+    _Setting("bf16 library product", torch.bfloat16, 65536, False, loaded=True),
     _Setting("bf16 small", torch.bfloat16, 1024, False),
     _Setting("tf32", torch.float32, 65536, True),
     _Setting("fp32", torch.float32, 65536, False, is_exact=True),
@@ -56,13 +58,17 @@ def _product(
     dtype = _TRITON_NAMES[setting.dtype]
 
     def tile(arch: int) -> Tile:
-        return product_tile(setting.dtype, setting.size, setting.size, arch, setting.descriptors, setting.is_exact)
+        return product_tile(
+            setting.dtype, setting.size, setting.size, arch, setting.descriptors, setting.is_exact, setting.loaded
+        )
 
     def arguments(arch: int) -> dict[str, str]:
         rows, columns, depth = (tile(arch).blocks[block] for block in ("BLOCK_M", "BLOCK_N", "BLOCK_K"))
         operands = {"queries": f"*{dtype}", "keys": f"*{dtype}"}
         if setting.descriptors and arch >= 90:
             operands = {"queries": f"tensordesc<{dtype}[{rows}, {depth}]>", "keys": f"tensordesc<{dtype}[{columns}, {depth}]>"}
+        if setting.loaded:
+            operands = {"queries": "*fp32"}
         given = {**operands, **_SIZES, **_NORMS, **_TEMPERATURE, **_IDS, **extra}
         return {name: kind.format(dtype=dtype) for name, kind in given.items() if name not in absent}
 
@@ -71,10 +77,12 @@ def _product(
         "INPUT_PRECISION": "ieee" if setting.is_exact else "tf32",
         "HAS_IDS": "p_query_ids" not in absent,
         **flags,
-        **dict.fromkeys(absent),
+        **dict.fromkeys((*absent, "keys") if setting.loaded else absent),
     }
     unaligned = frozenset({"row_end", "n", "m"} if setting.ragged else ())
-    return CompileCase(f"info_nce {name} {setting.label}", kernel, arguments, constants, tile, unaligned, uses_dot=True)
+    return CompileCase(
+        f"info_nce {name} {setting.label}", kernel, arguments, constants, tile, unaligned, uses_dot=not setting.loaded
+    )
 
 
 def _statistics(name: str, flags: Mapping[str, bool], absent: tuple[str, ...], setting: _Setting) -> CompileCase:

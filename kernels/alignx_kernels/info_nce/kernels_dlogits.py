@@ -15,6 +15,7 @@ from .kernels_similarity import (
     dot_tile,
     exp2_scale,
     halvings,
+    loaded_part,
     raise_root,
     row_factors,
     similarity_tile,
@@ -56,28 +57,29 @@ def dlogits_kernel(
     """dlogits [C, M] = dlogits_scale * temperature * d loss / d (q_i . k_j) under the cotangents g [N] of the losses.
 
     temperature * d loss / d (q_i . k_j) = (g_i (exp2(x_ij - lse_i) - [i = j])) / (|q_i| |k_j|); with COLUMNS the mean of this and the
-    same of the columns. UNIT_QUERIES leaves out 1 / |q_i|, for products with q_i / |q_i|. p_cotangent may be None, for ones. The diagonal is subtracted in fp32, before rounding. p_dlogits has rows
+    same of the columns. queries and keys as in `statistics_kernel`. UNIT_QUERIES leaves out 1 / |q_i|, for products with q_i / |q_i|. p_cotangent may be None, for ones. The diagonal is subtracted in fp32, before rounding. p_dlogits has rows
     of stride_s, a multiple of 16, with zeros from column m on. Floor: U, one exponential per element, and C * M elements written.
     """
     tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
     i_m, i_n = tile_position(tiles_m, tiles_n)
     start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
-    b_dot = dot_tile(
-        queries=queries,
-        keys=keys,
-        start_m=start_m,
-        start_n=start_n,
-        n=n,
-        m=m,
-        d=d,
-        stride_q=stride_q,
-        stride_k=stride_k,
-        BLOCK_M=BLOCK_M,
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        EVEN_D=EVEN_D,
-        INPUT_PRECISION=INPUT_PRECISION,
-    )
+    if keys is not None:
+        b_dot = dot_tile(
+            queries=queries,
+            keys=keys,
+            start_m=start_m,
+            start_n=start_n,
+            n=n,
+            m=m,
+            d=d,
+            stride_q=stride_q,
+            stride_k=stride_k,
+            BLOCK_M=BLOCK_M,
+            BLOCK_N=BLOCK_N,
+            BLOCK_K=BLOCK_K,
+            EVEN_D=EVEN_D,
+            INPUT_PRECISION=INPUT_PRECISION,
+        )
     o_m = start_m + tl.arange(0, BLOCK_M)
     scale = exp2_scale(p_temperature)
     halved = halvings(scale)
@@ -90,8 +92,13 @@ def dlogits_kernel(
     b_diagonal = b_weight * 2 if COLUMNS else b_weight
     for i_part in tl.static_range(BLOCK_N // PART):
         o_n = start_n + i_part * PART + tl.arange(0, PART)
+        b_part = (
+            loaded_part(queries, o_m - row_start, o_n, row_end - row_start, m, stride_q)
+            if keys is None
+            else column_part(b_dot, i_part)
+        )
         b_x = similarity_tile(
-            b_dot=column_part(b_dot, i_part),
+            b_dot=b_part,
             b_row=b_row,
             b_qid=b_qid,
             p_inverse_k=p_inverse_k,

@@ -79,6 +79,13 @@ def dot_tile(
 
 
 @triton.jit
+def loaded_part(p_product, o_c, o_n, length, m, stride_p):
+    """q_i . k_j of the rows o_c and columns o_n, from a product [length, M] in fp32 that is there already."""
+    p_p = p_product + o_c.to(tl.int64)[:, None] * stride_p + o_n[None, :]
+    return tl.load(p_p, mask=(o_c < length)[:, None] & (o_n < m)[None, :], other=0)
+
+
+@triton.jit
 def exp2_scale(p_temperature):
     """log2(e) / temperature."""
     return tl.full([], LOG2_E, tl.float32) / tl.load(p_temperature)

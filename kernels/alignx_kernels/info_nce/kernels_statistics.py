@@ -15,6 +15,7 @@ from .kernels_similarity import (
     dot_tile,
     exp2_scale,
     halvings,
+    loaded_part,
     raise_root,
     row_factors,
     similarity_tile,
@@ -55,6 +56,7 @@ def statistics_kernel(
 ):
     """Per tile: (maximum, sum of exp2(x - maximum)[, sum of exp2(x - maximum) * x]) of each row and, with COLUMNS, column.
 
+    queries [N, D] and keys [M, D]; or, where keys is None, queries is their product [C, M] in fp32, which the library has made.
     A chunk holds whole row tiles, except the last, where row_end is n. The sums go to p_rows [2 or 3, column tiles, C] and
     p_columns [2 or 3, row tiles, N] for `merged`, the third of them only WITH_MEAN; the positives x_ii go to p_positive [N]. STORE
     writes the roots exp2(x / 2^halvings) to p_stored [C, stride_s], zeros from column m on, for `stored_dlogits_kernel`; stride_s is
@@ -64,22 +66,23 @@ def statistics_kernel(
     tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
     i_m, i_n = tile_position(tiles_m, tiles_n)
     start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
-    b_dot = dot_tile(
-        queries=queries,
-        keys=keys,
-        start_m=start_m,
-        start_n=start_n,
-        n=n,
-        m=m,
-        d=d,
-        stride_q=stride_q,
-        stride_k=stride_k,
-        BLOCK_M=BLOCK_M,
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        EVEN_D=EVEN_D,
-        INPUT_PRECISION=INPUT_PRECISION,
-    )
+    if keys is not None:
+        b_dot = dot_tile(
+            queries=queries,
+            keys=keys,
+            start_m=start_m,
+            start_n=start_n,
+            n=n,
+            m=m,
+            d=d,
+            stride_q=stride_q,
+            stride_k=stride_k,
+            BLOCK_M=BLOCK_M,
+            BLOCK_N=BLOCK_N,
+            BLOCK_K=BLOCK_K,
+            EVEN_D=EVEN_D,
+            INPUT_PRECISION=INPUT_PRECISION,
+        )
     o_c = i_m * BLOCK_M + tl.arange(0, BLOCK_M)
     o_m = row_start + o_c
     scale = exp2_scale(p_temperature)
@@ -92,8 +95,9 @@ def statistics_kernel(
     b_weighted = b_sum
     for i_part in tl.static_range(BLOCK_N // PART):
         o_n = start_n + i_part * PART + tl.arange(0, PART)
+        b_part = loaded_part(queries, o_c, o_n, row_end - row_start, m, stride_q) if keys is None else column_part(b_dot, i_part)
         b_x = similarity_tile(
-            b_dot=column_part(b_dot, i_part),
+            b_dot=b_part,
             b_row=b_row,
             b_qid=b_qid,
             p_inverse_k=p_inverse_k,

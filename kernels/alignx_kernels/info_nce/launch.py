@@ -12,6 +12,7 @@ Shape legend: N queries, M keys, D hidden width, C rows of a chunk, K rows whose
 from typing import NamedTuple
 
 import torch
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..common.dispatch import on_device
 from ..common.tiles import cdiv
@@ -23,6 +24,15 @@ from .kernels_vectors import norms_kernel, project_kernel
 from .plan import LaunchPlan, Operands, prepare
 from .problem import ForwardResult, Inputs, Options, Statistics, Wanted, saved_gradient_dtype
 from .tiles import keeps_all, stored_dtype
+
+
+class SimilarityOperands(NamedTuple):
+    """Arguments of the kernels that compute similarities, under their names there; keys is None where queries is a product."""
+
+    queries: torch.Tensor | TensorDescriptor
+    keys: torch.Tensor | TensorDescriptor | None
+    stride_q: int
+    stride_k: int
 
 
 class Side(NamedTuple):
@@ -39,8 +49,8 @@ def forward(inputs: Inputs, options: Options) -> ForwardResult:
     """Losses and statistics, and the gradients or the kept roots that `options` ask for."""
     with on_device(inputs.keys_MD):
         plan, operands = prepare(inputs, stores_dlogits=options.forward_computes_gradients)
-        # With several chunks the sums of columns are complete after the last one only.
-        waits = inputs.symmetric and plan.chunk < plan.n
+        # With several launches the sums of columns are complete after the last one only.
+        waits = inputs.symmetric and plan.strip < plan.n
         result = _allocate_result(plan, *launch_norms(plan, operands), options)
         statistics, share = result.statistics, options.share(plan.n)
         positive_N = torch.empty_like(result.loss_N) if statistics.positive_N is None else statistics.positive_N
@@ -54,16 +64,25 @@ def forward(inputs: Inputs, options: Options) -> ForwardResult:
         states = [positive_N.new_empty(planes, 1, plan.n) for _ in range(2)] if waits else []
         for start, stop in plan.chunks():
             stored_CM = _roots(plan, statistics, gradients, waits, start, stop)
-            row_sums, column_sums = launch_statistics(
-                plan, operands, statistics, start, stop, planes, inputs.symmetric, positive_N, stored_CM
-            )
-            del stored_CM
-            if waits and column_sums is not None:
-                launch_merge(plan, row_sums, states[0][:, 0, start:stop], is_first=True)
-                launch_merge(plan, column_sums, states[1], is_first=start == 0)
-                continue
-            launch_finish(plan, operands, start, stop, row_sums, column_sums, positive_N, share, result)
-            if gradients is not None:
+            for first, last in plan.strips(start, stop):
+                row_sums, column_sums = launch_statistics(
+                    plan,
+                    operands,
+                    statistics,
+                    first,
+                    last,
+                    planes,
+                    inputs.symmetric,
+                    positive_N,
+                    None if stored_CM is None else rows_of(stored_CM, first - start, last - start),
+                )
+                if waits and column_sums is not None:
+                    launch_merge(plan, row_sums, states[0][:, 0, first:last], is_first=True)
+                    launch_merge(plan, column_sums, states[1], is_first=first == 0)
+                else:
+                    launch_finish(plan, operands, first, last, row_sums, column_sums, positive_N, share, result)
+            del stored_CM  # so that `add_chunk` can free it
+            if gradients is not None and not waits:
                 launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, None, gradients)
                 add_chunk(plan, operands, statistics, gradients, start, stop, share)
         if waits:
@@ -73,7 +92,7 @@ def forward(inputs: Inputs, options: Options) -> ForwardResult:
                 if stop <= plan.kept:
                     launch_stored_dlogits(plan, operands, statistics, start, stop, positive_N, None, gradients)
                 else:
-                    launch_dlogits(plan, operands, statistics, start, stop, None, gradients)
+                    _compute_dlogits(plan, operands, statistics, start, stop, None, gradients)
                 add_chunk(plan, operands, statistics, gradients, start, stop, share)
         if gradients is None:
             return result
@@ -110,9 +129,36 @@ def backward(
             if statistics.positive_N is not None:
                 launch_stored_dlogits(plan, operands, statistics, start, stop, statistics.positive_N, cotangent_N, gradients)
             else:
-                launch_dlogits(plan, operands, statistics, start, stop, cotangent_N, gradients)
+                _compute_dlogits(plan, operands, statistics, start, stop, cotangent_N, gradients)
             add_chunk(plan, operands, statistics, gradients, start, stop, share=1.0)
         return gradients.queries_ND, gradients.keys_MD
+
+
+def _compute_dlogits(
+    plan: LaunchPlan,
+    operands: Operands,
+    statistics: Statistics,
+    start: int,
+    stop: int,
+    cotangent_N: torch.Tensor | None,
+    gradients: Gradients,
+) -> None:
+    """The dlogits of these rows from similarities that are computed again."""
+    dlogits_CM = gradients.dlogits(start, stop)
+    for first, last in plan.strips(start, stop):
+        strip_CM = rows_of(dlogits_CM, first - start, last - start)
+        launch_dlogits(plan, operands, statistics, first, last, cotangent_N, gradients.dlogits_scale, strip_CM)
+
+
+def _similarity_operands(plan: LaunchPlan, operands: Operands, start: int, stop: int) -> SimilarityOperands:
+    """What the kernels of these rows take similarities from: vectors, or their product by the library."""
+    if not plan.use_library:
+        strides = operands.queries_ND.stride(0), operands.keys_MD.stride(0)
+        return SimilarityOperands(operands.query_loads, operands.key_loads, *strides)
+    product_CM = operands.queries_ND.new_empty(stop - start, plan.stride, dtype=torch.float32)
+    queries_CD = rows_of(operands.queries_ND, start, stop)
+    multiply(queries_CD, operands.keys_MD.T, product_CM[:, : plan.m], accumulate=False)
+    return SimilarityOperands(product_CM, None, plan.stride, 0)
 
 
 def add_chunk(
@@ -182,8 +228,7 @@ def launch_statistics(
     row_sums = positive_N.new_empty(planes, tiles_n, stop - start)
     column_sums = positive_N.new_empty(planes, tiles_m, plan.n) if with_columns else None
     statistics_kernel[(tiles_m * tiles_n,)](
-        queries=operands.query_loads,
-        keys=operands.key_loads,
+        **_similarity_operands(plan, operands, start, stop)._asdict(),
         p_inverse_q=statistics.inverse_N,
         p_inverse_k=statistics.inverse_M,
         p_temperature=operands.temperature,
@@ -198,8 +243,6 @@ def launch_statistics(
         n=plan.n,
         m=plan.m,
         d=plan.d,
-        stride_q=operands.queries_ND.stride(0),
-        stride_k=operands.keys_MD.stride(0),
         stride_s=plan.stride,
         **_product_settings(plan, operands),
         COLUMNS=with_columns,
@@ -298,13 +341,13 @@ def launch_dlogits(
     start: int,
     stop: int,
     cotangent_N: torch.Tensor | None,
-    gradients: Gradients,
+    dlogits_scale: torch.Tensor,
+    dlogits_CM: torch.Tensor,
 ) -> None:
     """Compute the dlogits of these rows under one cotangent per row, 1 where `cotangent_N` is None."""
     tiles_m, tiles_n = plan.tiles(start, stop)
     dlogits_kernel[(tiles_m * tiles_n,)](
-        queries=operands.query_loads,
-        keys=operands.key_loads,
+        **_similarity_operands(plan, operands, start, stop)._asdict(),
         p_inverse_q=statistics.inverse_N,
         p_inverse_k=statistics.inverse_M,
         p_temperature=operands.temperature,
@@ -313,15 +356,13 @@ def launch_dlogits(
         p_row_lse=statistics.row_lse_N,
         p_column_lse=statistics.column_lse_N,
         p_cotangent=cotangent_N,
-        p_dlogits_scale=gradients.dlogits_scale,
-        p_dlogits=gradients.dlogits(start, stop),
+        p_dlogits_scale=dlogits_scale,
+        p_dlogits=dlogits_CM,
         row_start=start,
         row_end=stop,
         n=plan.n,
         m=plan.m,
         d=plan.d,
-        stride_q=operands.queries_ND.stride(0),
-        stride_k=operands.keys_MD.stride(0),
         stride_s=plan.stride,
         **_product_settings(plan, operands),
         COLUMNS=statistics.column_lse_N is not None,

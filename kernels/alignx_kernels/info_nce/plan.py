@@ -17,14 +17,17 @@ from .tiles import (
     MERGE,
     STATISTICS_ROWS,
     STORED,
+    STRIP_BYTES,
     SUMS_BYTES,
     VECTORS,
     bytes_of_dlogits,
     is_small,
     keeps_all,
+    kind_of_product,
     product_tile,
     row_stride,
     stored_dtype,
+    uses_library,
 )
 
 
@@ -38,8 +41,10 @@ class LaunchPlan:
     dtype: torch.dtype
     chunk: int  # rows taken at a time: whole row tiles, except in the last chunk
     kept: int  # rows whose roots a forward keeps until the sums of all rows are known: whole chunks
+    strip: int  # rows of a chunk that one launch takes: all, unless the library's product makes the similarities
     stride: int  # elements from row to row of dlogits and roots
     use_descriptors: bool
+    use_library: bool  # its product makes the similarities
     unit_queries: bool  # dlogits are made for queries of length 1, to spare the range of fp16
     precision: str  # in which fp32 is multiplied: "ieee" or "tf32"
     products: Tile  # of the kernels that compute similarities
@@ -50,6 +55,10 @@ class LaunchPlan:
     def chunks(self) -> list[tuple[int, int]]:
         """(first row, row after the last) of every chunk."""
         return [(start, min(start + self.chunk, self.n)) for start in range(0, self.n, self.chunk)]
+
+    def strips(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """(first row, row after the last) of every strip of a chunk."""
+        return [(first, min(first + self.strip, stop)) for first in range(start, stop, self.strip)]
 
     def tiles(self, start: int, stop: int) -> tuple[int, int]:
         """Row tiles and column tiles of a chunk."""
@@ -96,13 +105,16 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
     arch = architecture(keys_MD.device)
     # Both of PyTorch's ways to set it show here, `torch.set_float32_matmul_precision` too.
     is_exact = keys_MD.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
-    use_descriptors = arch >= 90 and not (is_exact or is_small(n, m)) and _describable(queries_ND) and _describable(keys_MD)
-    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors, is_exact)
+    use_library = uses_library(kind_of_product(keys_MD.dtype, is_exact), n, m, d, arch)
+    without_descriptors = is_exact or use_library or is_small(n, m)
+    use_descriptors = arch >= 90 and not without_descriptors and _describable(queries_ND) and _describable(keys_MD)
+    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors, is_exact, use_library)
     stride = row_stride(m)
     rows = CHUNK_BYTES // (stride * bytes_of_dlogits(keys_MD.dtype)) if stores_dlogits else STATISTICS_ROWS
     block_m = products.blocks["BLOCK_M"]
     rows = min(rows, SUMS_BYTES // _bytes_of_sums(n, m, symmetric, products))
     chunk = min(n, max(1, rows // block_m) * block_m)
+    strip = max(1, STRIP_BYTES // (4 * stride) // block_m) * block_m if use_library else chunk
     kept = KEPT_BYTES // (chunk * stride * stored_dtype(keys_MD.dtype).itemsize) * chunk
     return LaunchPlan(
         n=n,
@@ -111,8 +123,10 @@ def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, 
         dtype=keys_MD.dtype,
         chunk=chunk,
         kept=n if keeps_all(n, m, keys_MD.dtype) else max(chunk, kept),
+        strip=min(strip, chunk),
         stride=stride,
         use_descriptors=use_descriptors,
+        use_library=use_library,
         unit_queries=keys_MD.dtype == torch.float16,
         precision="ieee" if is_exact else "tf32",
         products=products,

@@ -9,6 +9,8 @@ from ..common.tiles import Tile, cdiv, everywhere
 CHUNK_BYTES = 512 << 20
 # Roots of exponentials (`kernels_similarity.halvings`) that are kept until the log-sums of all rows are known: what is beyond is computed again.
 KEPT_BYTES = 512 << 20
+# A strip of similarities in fp32, where the library's product makes them.
+STRIP_BYTES = 128 << 20
 # Partial sums of a chunk, which bound it where M is huge, and its rows where no dlogits are stored.
 SUMS_BYTES = 128 << 20
 STATISTICS_ROWS = 8192
@@ -45,6 +47,13 @@ _32_BIT = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 32}, num_war
 # Problems too small to give every multiprocessor a large tile.
 _SMALL = everywhere(Tile({"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3))
 _SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 128 tiles, to be settled by measurement
+# Tiles of similarities that the library's product has made: kernels then load them part by part, and do not multiply.
+_LOADED = everywhere(Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 1}, num_warps=8))
+# Who multiplies, by architecture and kind of product: from (D, N * M) on the library, whose product runs nearer to the hardware's rate but
+# moves 8 bytes a pair on top; below that the kernels themselves. NOT MEASURED: chosen by count, for a main loop at 0.84 of the library's
+# rate on sm_90 and equal rates elsewhere. `python -m alignx_kernels tune` measures a card and prints its line.
+LIBRARY_FROM: dict[int, dict[str, tuple[int, int]]] = {90: {"16-bit": (4096, 1 << 28)}}
+
 # The other kernels move bytes only. BLOCK_T counts tiles.
 MERGE = everywhere(Tile({"BLOCK_T": 64, "BLOCK_L": 32}, num_warps=4))
 STORED = everywhere(Tile({"BLOCK_M": 16, "BLOCK_N": 256}, num_warps=8))
@@ -76,8 +85,24 @@ def keeps_all(n: int, m: int, dtype: torch.dtype) -> bool:
     return n * row_stride(m) * stored_dtype(dtype).itemsize <= KEPT_BYTES
 
 
-def product_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool, is_exact: bool) -> Tile:
-    """Launch settings of the kernels that compute N x M similarities. is_exact: fp32 that may not be rounded to tf32."""
+def kind_of_product(dtype: torch.dtype, is_exact: bool) -> str:
+    """The name of a kind of product in `LIBRARY_FROM`."""
+    return "fp32" if is_exact else "tf32" if dtype == torch.float32 else "16-bit"
+
+
+def uses_library(kind: str, n: int, m: int, d: int, arch: int) -> bool:
+    """Whether the library's product makes the similarities."""
+    rule = LIBRARY_FROM.get(arch, {}).get(kind)
+    return rule is not None and d >= rule[0] and n * m >= rule[1]
+
+
+def product_tile(dtype: torch.dtype, n: int, m: int, arch: int, descriptors: bool, is_exact: bool, loaded: bool) -> Tile:
+    """Launch settings of the kernels that compute N x M similarities.
+
+    is_exact: fp32 that may not be rounded to tf32. loaded: the library's product has made the similarities.
+    """
+    if loaded:
+        return _LOADED[arch]
     if is_exact:
         return _32_BIT[arch]
     if dtype == torch.float32:

@@ -45,6 +45,19 @@ def test_similarities_are_computed_once_where_all_are_kept(dtype, reduction, mon
         assert_as_exact_as_eager(Case(70, 75, 19, True, 40, reduction, temperature), dtype, "triton")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.n == 130 and case.ids == 40 and case.reduction != "sum"], ids=str
+)
+def test_similarities_by_the_library_are_as_exact_as_eager(case, dtype, monkeypatch):
+    """Strips of 32 rows within the chunks."""
+    monkeypatch.setattr(plan, "uses_library", lambda *_: True)
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 256 * dtype.itemsize**2 * 70)
+    monkeypatch.setattr(plan, "STRIP_BYTES", 256 * 4 * 40)
+    if dtype == torch.float32 or case.temperature == 0.1:
+        assert_as_exact_as_eager(case, dtype, "triton")
+
+
 def test_a_backward_under_cotangents_comes_twice():
     queries, keys = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
     losses = info_nce_loss(queries, keys, reduction="none", impl="triton")
@@ -137,7 +150,7 @@ def test_fp32_vectors_take_the_autocast_dtype(norm):
 def test_fp32_follows_the_precision_that_pytorch_is_set_to(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        plan, "product_tile", lambda *args: seen.append(args[-1]) or Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, 4)
+        plan, "product_tile", lambda *args: seen.append(args[-2]) or Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, 4)
     )
     queries = torch.randn(20, 8)
     try:

@@ -104,6 +104,8 @@ def _products(setting: _Setting) -> list[CompileCase]:
         _statistics("both", {**both, "WITH_MEAN": False}, ("p_stored", *no_ids), setting),
         _statistics("one+ids+mean+dlogits", {**one, "WITH_MEAN": True}, ("p_columns",), setting),
         _statistics("one+dlogits", one, ("p_columns", *no_ids), setting),
+        _statistics("both+ids+mean+dlogits", {**both, "STORE": True}, (), setting),
+        _statistics("both+dlogits", {**both, "WITH_MEAN": False, "STORE": True}, no_ids, setting),
         _dlogits("both+ids", True, (), setting),
         _dlogits("both", True, no_ids, setting),
         _dlogits("one+ids", False, ("p_column_lse",), setting),
@@ -112,8 +114,8 @@ def _products(setting: _Setting) -> list[CompileCase]:
 
 CASES = [
     *_products(_LARGE_BF16),
-    # Of the others, the two that need the most registers.
-    *(case for setting in _OTHERS for case in (_products(setting)[2], _products(setting)[4])),
+    # Of the others, the two that need most registers.
+    *(case for setting in _OTHERS for case in (_products(setting)[4], _products(setting)[6])),
     CompileCase(
         "info_nce norms",
         norms_kernel,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from alignx_kernels import info_nce_loss
+from alignx_kernels import info_nce_loss, pooled_info_nce_loss
 from alignx_kernels.common.tiles import Tile
 from alignx_kernels.info_nce import launch, plan
 from alignx_kernels.info_nce.api import forward_operator, forward_pass
@@ -145,6 +145,18 @@ def test_fp32_vectors_take_the_autocast_dtype(norm):
         assert ours.dtype == torch.float32
         assert truth.norm() > 0
         assert (ours - truth).norm() < 2e-3 * truth.norm()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_means_of_fp32_states_take_the_autocast_dtype(reduction):
+    hidden, spans = torch.randn(60, 24, requires_grad=True), torch.arange(60).view(30, 2) + torch.tensor([0, 1])
+    exact = pooled_info_nce_loss(hidden, spans[:12], spans[12:], reduction=reduction, impl="reference")
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = pooled_info_nce_loss(hidden, spans[:12], spans[12:], reduction=reduction, impl="triton")
+    assert 0 < (loss - exact).abs().max() < 1e-3 * exact.max()
+    ours, truth = (torch.autograd.grad(x.sum(), hidden)[0] for x in (loss, exact))
+    assert ours.dtype == torch.float32
+    assert 0 < (ours - truth).norm() < 2e-3 * truth.norm()
 
 
 def test_fp32_follows_the_precision_that_pytorch_is_set_to(monkeypatch):

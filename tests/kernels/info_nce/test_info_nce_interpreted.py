@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    """Several ragged chunks and tiles from small problems, a rescaling narrower than its tile, and NaN in fresh memory."""
+    """Several ragged chunks and tiles from small problems, roots of some chunks kept, and NaN in fresh memory."""
     tile = Tile({"BLOCK_M": 32, "BLOCK_N": 128, "BLOCK_K": 32}, num_warps=4)
     monkeypatch.setattr(plan, "product_tile", lambda *_: tile)
     monkeypatch.setattr(plan, "CHUNK_BYTES", 256 * 4 * 50)

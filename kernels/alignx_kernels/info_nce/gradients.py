@@ -19,9 +19,7 @@ FP16_DLOGITS = 2.0**14
 class Gradients:
     """The gradients that one chunk of dlogits after another adds to, and the buffers this takes."""
 
-    roots_KM: (
-        torch.Tensor | None
-    )  # of K rows; the memory of `dlogits_CM` too, unless a backward may come again or the dtypes differ
+    roots_KM: torch.Tensor | None  # the memory of `dlogits_CM` too, unless a backward may come again or the dtypes differ
     dlogits_CM: torch.Tensor | None  # both None after the last chunk: their memory is then free for the gradient of the keys
     dlogits_scale: torch.Tensor  # what dlogits are multiplied by
     dtype: torch.dtype

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar
 
 import torch
+from alignx_kernels.info_nce.tiles import keeps_all
 
 from benchmarks import truth
 from benchmarks.rates import Rates
@@ -44,8 +45,9 @@ class InfoNce:
         return 2 * self.n * self.m * self.d
 
     def work(self, phase: str) -> tuple[int, str]:
-        """U for the loss; with gradients 3U in one direction (S, dQ, dK), 4U in both (S once more between the passes)."""
-        return self.product * (1 if phase == "forward" else 4 if self.symmetric else 3), "FLOP"
+        """U for the loss, 3U with gradients (S, dQ, dK); 4U in both directions where N x M is too large to be kept (S once more)."""
+        again = self.symmetric and not keeps_all(self.n, self.m, DTYPES[self.dtype])
+        return self.product * (1 if phase == "forward" else 4 if again else 3), "FLOP"
 
     def floor(self, phase: str, rates: Rates) -> float:
         return self.work(phase)[0] / rates.matmul(self.dtype)

@@ -17,9 +17,6 @@ from alignx_fast.losses.base import Forward, Loss, LossSettings, ModelShape, Pai
 from alignx_fast.losses.cost import COMPUTE, Part, PlanInput, Saving, vector_parts
 from alignx_fast.losses.queue import TargetQueue
 
-LARGEST_CHUNK_BYTES = max(CHUNK_BYTES.values())
-"""Most bytes of gradients at similarities that the loss's kernels hold at once, on any GPU."""
-
 LEARNED_TEMPERATURES = (1e-3, 100.0)
 """Range of a learned tau: at its ends the similarities count for all, or for nothing."""
 
@@ -68,7 +65,7 @@ class ContrastiveSettings(LossSettings):
 
 def info_nce_workspace(queries: int, keys: int, width: int) -> Part:
     """What InfoNCE holds beside its inputs: gradients at the similarities of a chunk of rows, and fp32 gradients at the vectors."""
-    chunk = min(LARGEST_CHUNK_BYTES, COMPUTE * queries * keys)
+    chunk = min(CHUNK_BYTES, COMPUTE * queries * keys)
     return Part("loss kernels", chunk + 8 * width * (queries + keys), ("losses",))
 
 

@@ -1,10 +1,14 @@
-"""`python -m alignx_kernels`: versions, the implementation that would run here and why, and a self-test; exit code 1 if it fails."""
+"""`python -m alignx_kernels`: versions, the implementation that would run here and why, and a self-test; exit code 1 if it fails.
 
+`python -m alignx_kernels tune` measures launch settings on the card instead.
+"""
+
+import argparse
 from importlib import metadata
 
 import torch
 
-from . import self_test
+from . import self_test, tune
 from .common.dispatch import INTERPRETED, choose_implementation, why_not_triton
 
 
@@ -52,5 +56,13 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def run_command() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m alignx_kernels", description="Versions and a self-test of this package.")
+    says = "time both ways to make similarities on this card, and print the line of the table that says which runs when"
+    parser.add_argument("command", nargs="?", choices=["tune"], help=says)
+    return tune.main() if parser.parse_args().command == "tune" else main()
+
+
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command())

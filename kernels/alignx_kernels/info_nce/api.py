@@ -15,7 +15,7 @@ from ..common import checks
 from ..common.autograd import Context
 from ..common.dispatch import choose_implementation
 from ..common.private_apis import dispatcher_must_see, refuse_second_derivative
-from . import chunked, reference
+from . import chunked, reference, tiles
 from .problem import (
     ForwardResult,
     Inputs,
@@ -57,6 +57,8 @@ def info_nce_loss(
         host: there one that is not positive or not finite gives a loss of NaN.
     symmetric: mean of the loss above and that of keys 0 .. N-1 against all queries.
     query_ids [N], key_ids [M]: integers. Where query_ids[i] == key_ids[j], i != j, key j is no negative of query i, nor i of j.
+    Under autocast Triton's kernels take fp32 vectors in the autocast dtype; elsewhere they multiply fp32 as exactly as
+        `torch.set_float32_matmul_precision` asks.
     impl: "reference", "chunked", "triton", or None for the best available: Triton on CUDA, chunked elsewhere and in fp64.
 
     Raises: ValueError for wrong shapes, dtypes, devices or options.
@@ -64,6 +66,8 @@ def info_nce_loss(
     """
     _check(queries_ND, keys_MD, temperature, query_ids, key_ids, reduction)
     impl = choose_implementation(impl, queries_ND, keys_MD)
+    if impl == "triton":
+        queries_ND, keys_MD = in_autocast_dtype(queries_ND), in_autocast_dtype(keys_MD)
     loss: torch.Tensor
     if impl == "reference":
         if isinstance(temperature, torch.Tensor) and not dispatcher_must_see((temperature,)):
@@ -128,6 +132,24 @@ def check_options(
     checks.check_reduction(reduction)
 
 
+def takes_autocast_dtype(vectors_XD: torch.Tensor) -> bool:
+    """Whether autocast would have a product of such vectors run in another dtype."""
+    return vectors_XD.dtype == torch.float32 and torch.is_autocast_enabled(vectors_XD.device.type)
+
+
+def in_autocast_dtype(vectors_XD: torch.Tensor) -> torch.Tensor:
+    """fp32 vectors in the dtype of products under autocast; else as they are. They get unit length first where that dtype is fp16.
+
+    Many modules return fp32 under autocast. Only the loss in Triton's kernels takes them so: the chunked one computes in fp32 from any dtype.
+    """
+    if not takes_autocast_dtype(vectors_XD):
+        return vectors_XD
+    dtype = torch.get_autocast_dtype(vectors_XD.device.type)
+    if dtype == torch.float16:
+        vectors_XD = torch.nn.functional.normalize(vectors_XD, dim=1, eps=torch.finfo(torch.float32).tiny)
+    return vectors_XD.to(dtype)
+
+
 def as_scalar(temperature: float | torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The temperature as a tensor of 0 dimensions on the device of `like`; its gradient flows on to the tensor given.
 
@@ -160,7 +182,7 @@ def forward_pass(
     wanted: Sequence[bool],
     impl: str,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The reduced loss, and `Options.saved`. Gradients among the latter are those of the sum of the losses."""
+    """The reduced loss, and `Options.saved`. Gradients among the latter are those under a cotangent of 1."""
     checks.check_temperature_value(temperature)
     options = Options(symmetric, reduction, Wanted(*wanted), impl)
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
@@ -168,9 +190,9 @@ def forward_pass(
         if impl == "triton":
             from . import launch  # not at the top of the file: machines without Triton import it too
 
-            result = launch.forward(inputs, options.wanted, options.forward_computes_gradients)
+            result = launch.forward(inputs, options)
         else:
-            result = chunked.forward(inputs, options.wanted, options.forward_computes_gradients)
+            result = chunked.forward(inputs, options)
         return reduce_loss(result.loss_N, reduction), options.saved(result)
 
 
@@ -181,24 +203,24 @@ def backward_pass(
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     statistics: list[torch.Tensor],
-    cotangent: torch.Tensor,
+    cotangent_N: torch.Tensor,
     symmetric: bool,
     wanted: Sequence[bool],
     impl: str,
 ) -> list[torch.Tensor]:
-    """Gradients of queries and keys as far as they are wanted, from recomputed similarities.
+    """Gradients of queries and keys as far as they are wanted, under a cotangent of every row.
 
-    `statistics`: the fields of `Statistics`. `cotangent`: of every row, or the one of all.
+    `statistics`: the fields of `Statistics` that are not None.
     """
     inputs = Inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, symmetric)
+    saved = Statistics.of(statistics, symmetric)
     with _without_autocast(keys_MD.device.type):
-        cotangent_N = cotangent.expand(queries_ND.shape[0])
         if impl == "triton":
             from . import launch
 
-            gradients = launch.backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
+            gradients = launch.backward(inputs, saved, cotangent_N, Wanted(*wanted))
         else:
-            gradients = chunked.backward(inputs, Statistics(*statistics), cotangent_N, Wanted(*wanted))
+            gradients = chunked.backward(inputs, saved, cotangent_N, Wanted(*wanted))
         return [gradient for gradient in gradients if gradient is not None]
 
 
@@ -227,6 +249,8 @@ def _(
     options = Options(symmetric, reduction, Wanted(*wanted), impl)
     rows_N, rows_M = (side.new_empty(side.shape[0], dtype=accumulator_dtype(side.dtype)) for side in (queries_ND, keys_MD))
     statistics = Statistics(rows_N, rows_N.clone(), rows_M, rows_N.clone() if symmetric else None)
+    if options.backward_computes_gradients and (kept_NX := _empty_kept(queries_ND, keys_MD, impl)) is not None:
+        statistics = statistics._replace(positive_N=rows_N.clone(), kept_NX=kept_NX)
     result = ForwardResult(
         rows_N,
         rows_N.clone() if options.wanted.temperature else None,
@@ -245,12 +269,21 @@ def _(
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     statistics: list[torch.Tensor],
-    cotangent: torch.Tensor,
+    cotangent_N: torch.Tensor,
     symmetric: bool,
     wanted: Sequence[bool],
     impl: str,
 ) -> list[torch.Tensor]:
     return [_empty_like(side, side.dtype) for side, want in zip((queries_ND, keys_MD), wanted, strict=False) if want]
+
+
+def _empty_kept(queries_ND: torch.Tensor, keys_MD: torch.Tensor, impl: str) -> torch.Tensor | None:
+    n, m, dtype = queries_ND.shape[0], keys_MD.shape[0], keys_MD.dtype
+    if impl == "triton":
+        return (
+            keys_MD.new_empty(n, tiles.row_stride(m), dtype=tiles.stored_dtype(dtype)) if tiles.keeps_all(n, m, dtype) else None
+        )
+    return keys_MD.new_empty(n, m, dtype=accumulator_dtype(dtype)) if chunked.keeps_all(n, m) else None
 
 
 def _empty_like(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -262,12 +295,11 @@ class SavedContext(Context):
 
     options: Options
     num_saved: int
-    num_queries: int
     dtype: torch.dtype
 
 
 class InfoNCE(torch.autograd.Function):
-    """Autograd of the loss: saves gradients where the forward computes them, else what recomputing similarities takes."""
+    """Autograd of the loss: saves gradients where the forward computes them, else what the backward needs to do so."""
 
     @staticmethod
     def forward(ctx: SavedContext, *inputs: *OperatorInputs) -> torch.Tensor:
@@ -282,8 +314,8 @@ class InfoNCE(torch.autograd.Function):
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
         ctx.options = Options(symmetric, reduction, Wanted(*wanted), impl)
-        ctx.num_saved, ctx.num_queries, ctx.dtype = len(saved), queries_ND.shape[0], queries_ND.dtype
-        tensors = (queries_ND, keys_MD, temperature, query_ids, key_ids) if ctx.options.recomputes else ()
+        ctx.num_saved, ctx.dtype = len(saved), queries_ND.dtype
+        tensors = (queries_ND, keys_MD, temperature, query_ids, key_ids) if ctx.options.backward_computes_gradients else ()
         ctx.save_for_backward(*saved, *tensors)
 
     @staticmethod
@@ -310,13 +342,11 @@ def input_gradients(
 ) -> InputGradients:
     """Gradients at queries, keys and temperature from `Options.saved`.
 
-    `tensors`: queries, keys, temperature and both ids, used only where similarities are recomputed.
+    `tensors`: queries, keys, temperature and both ids, used only where the backward computes the gradients.
     """
     options = ctx.options
-    if options.reduction == "mean":
-        cotangent = cotangent / ctx.num_queries
     grad_temperature = (saved.pop() * cotangent).sum() if options.wanted.temperature else None
-    if options.recomputes:
+    if options.backward_computes_gradients:
         queries_ND, keys_MD, temperature, query_ids, key_ids = tensors
         run = backward_operator if dispatcher_must_see((*tensors, cotangent)) else backward_pass
         of_vectors = run(

@@ -10,7 +10,8 @@ import torch
 from .plan import LaunchPlan, Operands
 from .problem import Statistics, Wanted
 
-# fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value. bf16 needs no scale.
+# fp16 ends at 65504 and thins out below 2^-14, so dlogits are scaled up to this largest value, and made for queries of length 1, so that one
+# short vector takes less of that range. bf16 needs neither.
 FP16_DLOGITS = 2.0**14
 
 
@@ -18,13 +19,29 @@ FP16_DLOGITS = 2.0**14
 class Gradients:
     """The gradients that one chunk of dlogits after another adds to, and the buffers this takes."""
 
-    dlogits_CM: torch.Tensor | None  # None after the last chunk: its memory is then free for the gradient of the keys
+    roots_KM: torch.Tensor | None  # the memory of `dlogits_CM` too, unless a backward may come again or the dtypes differ
+    dlogits_CM: torch.Tensor | None  # both None after the last chunk: their memory is then free for the gradient of the keys
     dlogits_scale: torch.Tensor  # what dlogits are multiplied by
     dtype: torch.dtype
     queries_ND: torch.Tensor | None
     query_product_CD: torch.Tensor | None
     key_product_MD: torch.Tensor | None
     keys_MD: torch.Tensor | None = None
+
+    def dlogits(self, start: int, stop: int) -> torch.Tensor:
+        """Where the dlogits of these rows go."""
+        assert self.dlogits_CM is not None
+        return place(self.dlogits_CM, start, stop)
+
+
+def place(buffer_KM: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """Rows of a buffer for a chunk: its own where the buffer is long enough, else the first, whose chunk is done by then."""
+    return rows_of(buffer_KM, start, stop) if stop <= buffer_KM.shape[0] else buffer_KM[: stop - start]
+
+
+def rows_of(tensor: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """No view where it is all rows: the six views of a small problem take the host as long as half a launch."""
+    return tensor if stop - start == tensor.shape[0] else tensor[start:stop]
 
 
 def allocate_gradients(
@@ -33,12 +50,15 @@ def allocate_gradients(
     statistics: Statistics,
     wanted: Wanted,
     dtype: torch.dtype,
-    cotangent_N: torch.Tensor | None,
+    roots_KM: torch.Tensor | None,
+    cotangent_N: torch.Tensor | None = None,
 ) -> Gradients:
-    """Buffers for the wanted gradients, which come out in `dtype`."""
+    """Buffers for the wanted gradients, which come out in `dtype`. `roots_KM`: roots that nobody needs after their dlogits."""
     keys_MD, sums_N = operands.keys_MD, statistics.inverse_N
+    in_place = roots_KM is not None and roots_KM.dtype == plan.dtype
     return Gradients(
-        dlogits_CM=keys_MD.new_empty(plan.chunk, plan.m),
+        roots_KM=statistics.kept_NX if roots_KM is None else roots_KM,
+        dlogits_CM=roots_KM if in_place else keys_MD.new_empty(plan.chunk, plan.stride),
         dlogits_scale=_dlogits_scale(plan, operands, statistics, cotangent_N),
         dtype=dtype,
         queries_ND=keys_MD.new_empty((plan.n, plan.d), dtype=dtype) if wanted.queries else None,
@@ -53,7 +73,7 @@ def _dlogits_scale(
     """1, or for fp16 what brings the largest possible entry of dlogits to `FP16_DLOGITS`."""
     if plan.dtype != torch.float16:
         return torch.ones_like(operands.temperature)
-    largest = statistics.inverse_N.amax() * statistics.inverse_M.amax()
+    largest = statistics.inverse_M.amax()
     if cotangent_N is not None:
         largest = largest * cotangent_N.abs().amax()
     return torch.where(largest == 0, 1, FP16_DLOGITS / largest)

@@ -1,4 +1,4 @@
-"""The kernels of dlogits, d loss / d similarity: recomputed from the vectors, or rescaled from the stored exponentials.
+"""The kernels of dlogits, d loss / d similarity: from similarities computed again, or from the stored roots of exponentials.
 
 Naming: `i_` index of a program, `o_` offsets, `m_` mask, `p_` pointer, `b_` block in registers. N queries, M keys, D hidden width,
 C rows of a chunk; U = 2 * C * M * D. x_ij as in `kernels_similarity`.
@@ -9,7 +9,18 @@ C rows of a chunk; U = 2 * C * M * D. x_ij as in `kernels_similarity`.
 import triton
 import triton.language as tl
 
-from .kernels_similarity import LEFT_OUT, LOG2_E, PART, PLAIN_EXP2, column_part, dot_tile, similarity_tile, tile_position
+from .kernels_similarity import (
+    PART,
+    column_part,
+    dot_tile,
+    exp2_scale,
+    halvings,
+    loaded_part,
+    raise_root,
+    row_factors,
+    similarity_tile,
+    tile_position,
+)
 
 
 @triton.jit
@@ -33,6 +44,7 @@ def dlogits_kernel(
     d,
     stride_q,
     stride_k,
+    stride_s,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -40,186 +52,214 @@ def dlogits_kernel(
     INPUT_PRECISION: tl.constexpr,
     HAS_IDS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    UNIT_QUERIES: tl.constexpr,
 ):
     """dlogits [C, M] = dlogits_scale * temperature * d loss / d (q_i . k_j) under the cotangents g [N] of the losses.
 
     temperature * d loss / d (q_i . k_j) = (g_i (exp2(x_ij - lse_i) - [i = j])) / (|q_i| |k_j|); with COLUMNS the mean of this and the
-    same of the columns. The diagonal is subtracted in fp32, before rounding. Floor: U, one exponential per element (two below
-    temperature 0.024 with COLUMNS), and C * M elements written.
+    same of the columns. queries and keys as in `statistics_kernel`. UNIT_QUERIES leaves out 1 / |q_i|, for products with q_i / |q_i|. p_cotangent may be None, for ones. The diagonal is subtracted in fp32, before rounding. p_dlogits has rows
+    of stride_s, a multiple of 16, with zeros from column m on. Floor: U, one exponential per element, and C * M elements written.
     """
     tiles_m, tiles_n = tl.cdiv(row_end - row_start, BLOCK_M), tl.cdiv(m, BLOCK_N)
     i_m, i_n = tile_position(tiles_m, tiles_n)
     start_m, start_n = row_start + i_m * BLOCK_M, i_n * BLOCK_N
-    b_dot = dot_tile(
-        queries=queries,
-        keys=keys,
-        start_m=start_m,
-        start_n=start_n,
-        n=n,
-        m=m,
-        d=d,
-        stride_q=stride_q,
-        stride_k=stride_k,
-        BLOCK_M=BLOCK_M,
-        BLOCK_N=BLOCK_N,
-        BLOCK_K=BLOCK_K,
-        EVEN_D=EVEN_D,
-        INPUT_PRECISION=INPUT_PRECISION,
-    )
-    for i_part in tl.static_range(BLOCK_N // PART):
-        part_dlogits(
-            b_dot=column_part(b_dot, i_part),
-            p_inverse_q=p_inverse_q,
-            p_inverse_k=p_inverse_k,
-            p_temperature=p_temperature,
-            p_query_ids=p_query_ids,
-            p_key_ids=p_key_ids,
-            p_row_lse=p_row_lse,
-            p_column_lse=p_column_lse,
-            p_cotangent=p_cotangent,
-            p_dlogits_scale=p_dlogits_scale,
-            p_dlogits=p_dlogits,
-            row_start=row_start,
-            row_end=row_end,
+    if keys is not None:
+        b_dot = dot_tile(
+            queries=queries,
+            keys=keys,
             start_m=start_m,
-            start_n=start_n + i_part * PART,
+            start_n=start_n,
             n=n,
             m=m,
+            d=d,
+            stride_q=stride_q,
+            stride_k=stride_k,
             BLOCK_M=BLOCK_M,
-            BLOCK_N=PART,
+            BLOCK_N=BLOCK_N,
+            BLOCK_K=BLOCK_K,
+            EVEN_D=EVEN_D,
+            INPUT_PRECISION=INPUT_PRECISION,
+        )
+    o_m = start_m + tl.arange(0, BLOCK_M)
+    scale = exp2_scale(p_temperature)
+    halved = halvings(scale)
+    root_scale = tl.exp2(-halved.to(tl.float32))
+    b_row, b_qid = row_factors(p_inverse_q=p_inverse_q, p_query_ids=p_query_ids, scale=scale, o_m=o_m, n=n, HAS_IDS=HAS_IDS)
+    b_lse_factor, b_weight = log_sum_factors(
+        p_lse=p_row_lse, p_cotangent=p_cotangent, root_scale=root_scale, o_x=o_m, n=n, COLUMNS=COLUMNS
+    )
+    b_out = output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES)
+    b_diagonal = b_weight * 2 if COLUMNS else b_weight
+    for i_part in tl.static_range(BLOCK_N // PART):
+        o_n = start_n + i_part * PART + tl.arange(0, PART)
+        b_part = (
+            loaded_part(queries, o_m - row_start, o_n, row_end - row_start, m, stride_q)
+            if keys is None
+            else column_part(b_dot, i_part)
+        )
+        b_x = similarity_tile(
+            b_dot=b_part,
+            b_row=b_row,
+            b_qid=b_qid,
+            p_inverse_k=p_inverse_k,
+            p_key_ids=p_key_ids,
+            o_m=o_m,
+            o_n=o_n,
+            n=n,
+            m=m,
             HAS_IDS=HAS_IDS,
+        )
+        b_g = softmax_gradient(
+            b_root=tl.exp2(b_x * root_scale),
+            b_lse_factor=b_lse_factor,
+            b_weight=b_weight,
+            p_column_lse=p_column_lse,
+            p_cotangent=p_cotangent,
+            halved=halved,
+            root_scale=root_scale,
+            o_n=o_n,
+            n=n,
             COLUMNS=COLUMNS,
+        )
+        b_g = tl.where(o_m[:, None] == o_n[None, :], b_g - b_diagonal[:, None], b_g)
+        store_dlogits(
+            b_g=b_g,
+            b_out=b_out,
+            p_inverse_k=p_inverse_k,
+            p_dlogits=p_dlogits,
+            o_c=o_m - row_start,
+            o_n=o_n,
+            length=row_end - row_start,
+            m=m,
+            stride_s=stride_s,
         )
 
 
 @triton.jit
-def part_dlogits(
-    b_dot,
+def stored_dlogits_kernel(
+    p_stored,
+    p_dlogits,
+    p_row_lse,
+    p_column_lse,
+    p_positive,
+    p_cotangent,
     p_inverse_q,
     p_inverse_k,
     p_temperature,
-    p_query_ids,
-    p_key_ids,
-    p_row_lse,
-    p_column_lse,
-    p_cotangent,
     p_dlogits_scale,
-    p_dlogits,
     row_start,
     row_end,
-    start_m,
-    start_n,
     n,
     m,
+    stride_s,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    HAS_IDS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    UNIT_QUERIES: tl.constexpr,
 ):
-    """`dlogits_kernel` for one part of its tile: b_dot [BLOCK_M, BLOCK_N], with BLOCK_N = PART columns that start at start_n."""
-    o_m, o_n = start_m + tl.arange(0, BLOCK_M), start_n + tl.arange(0, BLOCK_N)
-    scale = LOG2_E / tl.load(p_temperature)
-    b_x = similarity_tile(
-        b_dot=b_dot,
-        p_inverse_q=p_inverse_q,
-        p_inverse_k=p_inverse_k,
-        p_query_ids=p_query_ids,
-        p_key_ids=p_key_ids,
-        scale=scale,
-        o_m=o_m,
-        o_n=o_n,
-        n=n,
-        m=m,
-        HAS_IDS=HAS_IDS,
-    )
-    b_row_lse = tl.load(p_row_lse + o_m, mask=o_m < n, other=0)
-    b_row_weight = tl.load(p_cotangent + o_m, mask=o_m < n, other=0)
-    if COLUMNS:
-        b_col_lse = tl.load(p_column_lse + o_n, mask=o_n < n, other=0)
-        b_col_weight = tl.load(p_cotangent + o_n, mask=o_n < n, other=0)
-        if scale <= PLAIN_EXP2:
-            b_sum = (b_row_weight * tl.exp2(-b_row_lse))[:, None] + (b_col_weight * tl.exp2(-b_col_lse))[None, :]
-            b_g = 0.5 * tl.exp2(b_x) * b_sum
-        else:
-            b_g = tl.exp2(b_x - b_row_lse[:, None]) * b_row_weight[:, None]
-            b_g += tl.where((o_n < n)[None, :], tl.exp2(b_x - b_col_lse[None, :]), 0.0) * b_col_weight[None, :]
-            b_g *= 0.5
-    else:
-        b_g = tl.exp2(b_x - b_row_lse[:, None]) * b_row_weight[:, None]
-    b_g = tl.where(o_m[:, None] == o_n[None, :], b_g - b_row_weight[:, None], b_g)
-    store_dlogits(
-        b_g=b_g,
-        p_inverse_q=p_inverse_q,
-        p_inverse_k=p_inverse_k,
-        p_dlogits_scale=p_dlogits_scale,
-        p_dlogits=p_dlogits,
-        o_c=o_m - row_start,
-        o_m=o_m,
-        o_n=o_n,
-        row_end=row_end,
-        n=n,
-        m=m,
-    )
+    """What `dlogits_kernel` computes, from the roots that `statistics_kernel` stored: p_stored, p_dlogits [C, stride_s].
 
-
-@triton.jit
-def rescale_kernel(
-    p_dlogits,
-    p_sums,
-    p_row_lse,
-    p_positive,
-    p_inverse_q,
-    p_inverse_k,
-    p_dlogits_scale,
-    row_start,
-    row_end,
-    n,
-    m,
-    tiles,
-    stored_scale,
-    BLOCK_M: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-):
-    """In place, from what `statistics_kernel` stored to what `dlogits_kernel` stores for one direction under cotangents of 1.
-
-    exp2(x - part maximum) * exp2(part maximum - lse) = exp2(x - lse). p_dlogits [C, M], p_sums [2 or 3, tiles, C] with the maxima in
-    front. A program takes BLOCK_T parts. The diagonal is computed from the positives, so that 1 is subtracted before rounding.
+    p_dlogits may be p_stored. The diagonal is computed from the positives [N], because that of the roots is rounded.
     Floor: reads and writes C * M elements once.
     """
-    length = row_end - row_start
     o_c = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    o_t = tl.program_id(1) * BLOCK_T + tl.arange(0, BLOCK_T)
-    o_m, o_n = row_start + o_c, tl.program_id(1) * BLOCK_T * PART + tl.arange(0, BLOCK_T * PART)
-    m_c = o_c < length
-    b_lse = tl.load(p_row_lse + o_m, mask=m_c, other=0)
-    p_t = p_sums + o_t.to(tl.int64)[None, :] * length + o_c[:, None]
-    b_max = tl.load(p_t, mask=m_c[:, None] & (o_t < tiles)[None, :], other=LEFT_OUT)
-    b_factor = tl.exp2(b_max - b_lse[:, None]) / stored_scale  # [BLOCK_M, BLOCK_T]
-    b_factor = b_factor[:, :, None].broadcast_to(BLOCK_M, BLOCK_T, PART).reshape(BLOCK_M, BLOCK_T * PART)
-    p_s = p_dlogits + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
-    b_g = tl.load(p_s, mask=m_c[:, None] & (o_n < m)[None, :], other=0).to(tl.float32) * b_factor
-    b_positive = tl.load(p_positive + o_m, mask=m_c, other=0)
-    b_g = tl.where(o_m[:, None] == o_n[None, :], (tl.exp2(b_positive - b_lse) - 1)[:, None], b_g)
+    o_m, o_n = row_start + o_c, tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    length = row_end - row_start
+    halved = halvings(exp2_scale(p_temperature))
+    root_scale = tl.exp2(-halved.to(tl.float32))
+    b_lse_factor, b_weight = log_sum_factors(
+        p_lse=p_row_lse, p_cotangent=p_cotangent, root_scale=root_scale, o_x=o_m, n=n, COLUMNS=COLUMNS
+    )
+    m_s = (o_c < length)[:, None] & (o_n < stride_s)[None, :]
+    b_root = tl.load(p_stored + o_c.to(tl.int64)[:, None] * stride_s + o_n[None, :], mask=m_s, other=0).to(tl.float32)
+    b_g = softmax_gradient(
+        b_root=b_root,
+        b_lse_factor=b_lse_factor,
+        b_weight=b_weight,
+        p_column_lse=p_column_lse,
+        p_cotangent=p_cotangent,
+        halved=halved,
+        root_scale=root_scale,
+        o_n=o_n,
+        n=n,
+        COLUMNS=COLUMNS,
+    )
+    b_positive = tl.load(p_positive + o_m, mask=o_m < n, other=0)
+    b_diagonal = tl.exp2(b_positive - tl.load(p_row_lse + o_m, mask=o_m < n, other=0)) - 1
+    if COLUMNS:
+        b_diagonal += tl.exp2(b_positive - tl.load(p_column_lse + o_m, mask=o_m < n, other=0)) - 1
+    b_g = tl.where(o_m[:, None] == o_n[None, :], (b_diagonal * b_weight)[:, None], b_g)
     store_dlogits(
         b_g=b_g,
-        p_inverse_q=p_inverse_q,
+        b_out=output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES),
         p_inverse_k=p_inverse_k,
-        p_dlogits_scale=p_dlogits_scale,
         p_dlogits=p_dlogits,
         o_c=o_c,
-        o_m=o_m,
         o_n=o_n,
-        row_end=row_end,
-        n=n,
+        length=length,
         m=m,
+        stride_s=stride_s,
     )
 
 
 @triton.jit
-def store_dlogits(b_g, p_inverse_q, p_inverse_k, p_dlogits_scale, p_dlogits, o_c, o_m, o_n, row_end, n, m):
-    """dlogits_scale * b_g / (|q_i| |k_j|), rounded and written to p_dlogits [C, M]; o_c are the rows within the chunk."""
-    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * tl.load(p_dlogits_scale)
+def log_sum_factors(p_lse, p_cotangent, root_scale, o_x, n, COLUMNS: tl.constexpr):
+    """exp2(-lse / 2^halvings), and the cotangent (1 where p_cotangent is None), halved with COLUMNS, of queries or columns o_x; 0 from n on."""
+    b_factor = tl.exp2(-tl.load(p_lse + o_x, mask=o_x < n, other=0) * root_scale)
+    b_weight = tl.where(o_x < n, 1.0, 0.0)
+    if p_cotangent is not None:
+        b_weight = tl.load(p_cotangent + o_x, mask=o_x < n, other=0)
+    if COLUMNS:
+        b_weight = b_weight * 0.5
+    return tl.where(o_x < n, b_factor, 0.0), b_weight
+
+
+@triton.jit
+def softmax_gradient(
+    b_root,
+    b_lse_factor,
+    b_weight,
+    p_column_lse,
+    p_cotangent,
+    halved,
+    root_scale,
+    o_n,
+    n,
+    COLUMNS: tl.constexpr,
+):
+    """weight_i exp2(x_ij - lse_i), with COLUMNS plus the same of the columns, from the roots of exp2(x): [rows, columns o_n].
+
+    b_lse_factor, b_weight [rows]: from `log_sum_factors`.
+    """
+    if COLUMNS:
+        b_col_factor, b_col_weight = log_sum_factors(
+            p_lse=p_column_lse, p_cotangent=p_cotangent, root_scale=root_scale, o_x=o_n, n=n, COLUMNS=COLUMNS
+        )
+        if halved == 0:
+            b_g = b_root * ((b_lse_factor * b_weight)[:, None] + (b_col_factor * b_col_weight)[None, :])
+        else:
+            b_g = raise_root(b_root * b_lse_factor[:, None], halved) * b_weight[:, None]
+            b_g += raise_root(b_root * b_col_factor[None, :], halved) * b_col_weight[None, :]
+    else:
+        b_g = raise_root(b_root * b_lse_factor[:, None], halved) * b_weight[:, None]
+    return b_g
+
+
+@triton.jit
+def output_factor(p_inverse_q, p_dlogits_scale, o_m, n, UNIT_QUERIES: tl.constexpr):
+    """What dlogits of the rows o_m are multiplied by before they are rounded."""
+    b_factor = tl.load(p_dlogits_scale)
+    if UNIT_QUERIES:
+        b_factor += tl.zeros(o_m.shape, tl.float32)
+    else:
+        b_factor *= tl.load(p_inverse_q + o_m, mask=o_m < n, other=0)
+    return b_factor
+
+
+@triton.jit
+def store_dlogits(b_g, b_out, p_inverse_k, p_dlogits, o_c, o_n, length, m, stride_s):
+    """b_g * b_out_i / |k_j|, rounded and written to rows o_c of p_dlogits [length, stride_s]; zeros from column m on."""
     b_col = tl.load(p_inverse_k + o_n, mask=o_n < m, other=0)
-    m_s = (o_m < row_end)[:, None] & (o_n < m)[None, :]
-    p_s = p_dlogits + o_c.to(tl.int64)[:, None] * m + o_n[None, :]
-    tl.store(p_s, (b_g * b_row[:, None] * b_col[None, :]).to(p_dlogits.dtype.element_ty), mask=m_s)
+    p_s = p_dlogits + o_c.to(tl.int64)[:, None] * stride_s + o_n[None, :]
+    m_s = (o_c < length)[:, None] & (o_n < stride_s)[None, :]
+    tl.store(p_s, (b_g * b_out[:, None] * b_col[None, :]).to(p_dlogits.dtype.element_ty), mask=m_s)

@@ -89,12 +89,13 @@ def finish_kernel(
     row_end,
     row_tiles,
     column_tiles,
+    share,
     COLUMNS: tl.constexpr,
     WITH_MEAN: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_L: tl.constexpr,
 ):
-    """Merge partial sums [2 or 3, tiles, C] of rows and columns: loss_i = ln 2 (lse_i - x_ii), lse, and d loss_i / d temperature.
+    """Merge partial sums [2 or 3, tiles, C] of rows and columns: loss_i = ln 2 (lse_i - x_ii), lse, and share * d loss_i / d temperature.
 
     lse_i = log2(sum_j exp2(x_ij)). p_loss, p_row_lse, p_column_lse and p_slope are [N]; the chunk's rows are written. With COLUMNS the
     chunk is all N rows. Floor: reads 8 or 12 bytes per tile and entry.
@@ -137,4 +138,4 @@ def finish_kernel(
         b_mean = 0.5 * (b_mean + b_weighted / b_sum)
     tl.store(p_loss + o_m, b_loss * LN_2, mask=m_l)
     if WITH_MEAN:
-        tl.store(p_slope + o_m, (b_positive - b_mean) * LN_2 / tl.load(p_temperature), mask=m_l)
+        tl.store(p_slope + o_m, (b_positive - b_mean) * (share * LN_2) / tl.load(p_temperature), mask=m_l)

@@ -20,9 +20,10 @@ from .problem import LEFT_OUT as _LEFT_OUT
 LEFT_OUT = tl.constexpr(_LEFT_OUT)
 LOG2_E = tl.constexpr(math.log2(math.e))
 LN_2 = tl.constexpr(math.log(2))
-# |x_ij| <= log2(e) / temperature, for cosines. Up to this bound exp2(x) and sums of 2^40 of them stay far within fp32 without any
-# maximum being subtracted, and one exponential serves the row and the column. Beyond it (temperature < 0.024) row and column have an exponential each.
-PLAIN_EXP2 = tl.constexpr(60.0)
+# |x_ij| <= log2(e) / temperature, for cosines. Up to PLAIN (temperature 0.024) exp2(x) and sums of 2^40 of them stay far within fp32 and
+# bf16 without any maximum being subtracted; roots may come to 2^WIDE, because the sums are taken of their powers under a maximum.
+PLAIN = tl.constexpr(60.0)
+WIDE = tl.constexpr(100.0)
 # After a product a tile is taken in parts of so many columns. On Hopper 128 x 256 tiles then need no spilled registers.
 PART = tl.constexpr(32)
 # Row tiles that go through the keys side by side, so that a key tile is still in L2 when the next one reads it.
@@ -78,20 +79,60 @@ def dot_tile(
 
 
 @triton.jit
-def similarity_tile(b_dot, p_inverse_q, p_inverse_k, p_query_ids, p_key_ids, scale, o_m, o_n, n, m, HAS_IDS: tl.constexpr):
-    """x_ij = q_i . k_j * scale / (|q_i| |k_j|) of one tile, with `LEFT_OUT` for masked negatives and outside the matrix.
+def loaded_part(p_product, o_c, o_n, length, m, stride_p):
+    """q_i . k_j of the rows o_c and columns o_n, from a product [length, M] in fp32 that is there already."""
+    p_p = p_product + o_c.to(tl.int64)[:, None] * stride_p + o_n[None, :]
+    return tl.load(p_p, mask=(o_c < length)[:, None] & (o_n < m)[None, :], other=0)
 
-    scale: log2(e) / temperature. b_dot, result: [BLOCK_M, BLOCK_N].
+
+@triton.jit
+def exp2_scale(p_temperature):
+    """log2(e) / temperature."""
+    return tl.full([], LOG2_E, tl.float32) / tl.load(p_temperature)
+
+
+@triton.jit
+def row_factors(p_inverse_q, p_query_ids, scale, o_m, n, HAS_IDS: tl.constexpr):
+    """What all parts of a tile need of its rows [BLOCK_M]: scale / |q_i|, and the ids. scale: from `exp2_scale`."""
+    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * scale
+    b_qid = b_row
+    if HAS_IDS:
+        b_qid = tl.load(p_query_ids + o_m, mask=o_m < n, other=0)
+    return b_row, b_qid
+
+
+@triton.jit
+def similarity_tile(b_dot, b_row, b_qid, p_inverse_k, p_key_ids, o_m, o_n, n, m, HAS_IDS: tl.constexpr):
+    """x_ij of one tile from q_i . k_j, with `LEFT_OUT` for masked negatives and outside the matrix. b_dot, result: [BLOCK_M, BLOCK_N].
+
+    b_row, b_qid [BLOCK_M]: from `row_factors`.
     """
-    b_row = tl.load(p_inverse_q + o_m, mask=o_m < n, other=0) * scale  # [BLOCK_M]
     b_col = tl.load(p_inverse_k + o_n, mask=o_n < m, other=0)  # [BLOCK_N]
     b_x = b_dot * b_row[:, None] * b_col[None, :]
     m_x = (o_m < n)[:, None] & (o_n < m)[None, :]
     if HAS_IDS:
-        b_qid = tl.load(p_query_ids + o_m, mask=o_m < n, other=0)
         b_kid = tl.load(p_key_ids + o_n, mask=o_n < m, other=0)
         m_x = m_x & ((b_qid[:, None] != b_kid[None, :]) | (o_m[:, None] == o_n[None, :]))
     return tl.where(m_x, b_x, LEFT_OUT)
+
+
+@triton.jit
+def halvings(scale):
+    """How often x must be halved so that its exp2 stays in range: 0 while |x| <= scale is at most `PLAIN`.
+
+    One exponential then serves every sum at every temperature: w = exp2(x / 2^h) is stored or kept in registers, and
+    exp2(x - a) = (w exp2(-a / 2^h))^(2^h) costs a multiplication for a and h more, and cannot overflow for a no smaller than x.
+    """
+    needed = tl.minimum(tl.maximum(tl.ceil(tl.log2(scale / WIDE)), 1.0), 24.0)
+    return tl.where(scale <= PLAIN, 0.0, needed).to(tl.int32)
+
+
+@triton.jit
+def raise_root(b_root, halved):
+    """b_root^(2^halved)."""
+    for _ in range(halved):
+        b_root = b_root * b_root
+    return b_root
 
 
 @triton.jit

@@ -78,20 +78,23 @@ def project_kernel(
     p_grad_b,
     p_temperature,
     p_dlogits_scale,
+    share,
     rows_a,
     rows_b,
     d,
     stride_a,
     stride_b,
+    LACKS_INVERSE_A: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     """Gradients [rows, D] at the vectors a and b from p_product = dlogits @ vectors of the other side [rows, D].
 
-    Removes the part along x (the Jacobian of x / |x|), undoes dlogits_scale and divides by the temperature. p_grad may be p_product. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
+    Removes the part along x (the Jacobian of x / |x|), undoes dlogits_scale, divides by the temperature and multiplies by `share`,
+    and LACKS_INVERSE_A by 1 / |a|. p_grad may be p_product. Floor: reads rows * D products (fp32) and vectors, writes as many gradients.
     """
     i_r, tiles = tl.program_id(0), tl.cdiv(rows_a, BLOCK_R)
-    factor = 1 / (tl.load(p_temperature) * tl.load(p_dlogits_scale))
+    factor = share / (tl.load(p_temperature) * tl.load(p_dlogits_scale))
     if i_r < tiles:
         project_rows(
             p_product=p_product_a,
@@ -103,6 +106,7 @@ def project_kernel(
             rows=rows_a,
             d=d,
             stride=stride_a,
+            LACKS_INVERSE=LACKS_INVERSE_A,
             BLOCK_R=BLOCK_R,
             BLOCK_D=BLOCK_D,
         )
@@ -117,6 +121,7 @@ def project_kernel(
             rows=rows_b,
             d=d,
             stride=stride_b,
+            LACKS_INVERSE=False,
             BLOCK_R=BLOCK_R,
             BLOCK_D=BLOCK_D,
         )
@@ -133,6 +138,7 @@ def project_rows(
     rows,
     d,
     stride,
+    LACKS_INVERSE: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
@@ -148,9 +154,12 @@ def project_rows(
         b_along += tl.sum(tl.load(p_g + o_d, mask=m_d, other=0) * tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32), 1)
     b_inverse = tl.load(p_inverse + o_r, mask=m_r, other=0)
     b_along *= b_inverse * b_inverse
+    b_factor = tl.zeros([BLOCK_R], tl.float32) + factor
+    if LACKS_INVERSE:
+        b_factor *= b_inverse
     for i_d in range(0, d, BLOCK_D):
         o_d = i_d + tl.arange(0, BLOCK_D)[None, :]
         m_d = m_r[:, None] & (o_d < d)
         b_v = tl.load(p_v + o_d, mask=m_d, other=0).to(tl.float32)
-        b_grad = (tl.load(p_g + o_d, mask=m_d, other=0) - b_v * b_along[:, None]) * factor
+        b_grad = (tl.load(p_g + o_d, mask=m_d, other=0) - b_v * b_along[:, None]) * b_factor[:, None]
         tl.store(p_grad + o_r.to(tl.int64)[:, None] * d + o_d, b_grad.to(p_grad.dtype.element_ty), mask=m_d)

@@ -11,7 +11,24 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..common.tiles import Tile, architecture, cdiv
 from .problem import Inputs
-from .tiles import CHUNK_BYTES, MERGE, RESCALE, STATISTICS_ROWS, VECTORS, is_small, product_tile
+from .tiles import (
+    CHUNK_BYTES,
+    KEPT_BYTES,
+    MERGE,
+    STATISTICS_ROWS,
+    STORED,
+    STRIP_BYTES,
+    SUMS_BYTES,
+    VECTORS,
+    bytes_of_dlogits,
+    is_small,
+    keeps_all,
+    kind_of_product,
+    product_tile,
+    row_stride,
+    stored_dtype,
+    uses_library,
+)
 
 
 @dataclass(frozen=True)
@@ -23,15 +40,25 @@ class LaunchPlan:
     d: int
     dtype: torch.dtype
     chunk: int  # rows taken at a time: whole row tiles, except in the last chunk
+    kept: int  # rows whose roots a forward keeps until the sums of all rows are known: whole chunks
+    strip: int  # rows of a chunk that one launch takes: all, unless the library's product makes the similarities
+    stride: int  # elements from row to row of dlogits and roots
     use_descriptors: bool
+    use_library: bool  # its product makes the similarities
+    unit_queries: bool  # dlogits are made for queries of length 1, to spare the range of fp16
+    precision: str  # in which fp32 is multiplied: "ieee" or "tf32"
     products: Tile  # of the kernels that compute similarities
     vectors: Tile
     merging: Tile
-    rescaling: Tile
+    stored: Tile
 
     def chunks(self) -> list[tuple[int, int]]:
         """(first row, row after the last) of every chunk."""
         return [(start, min(start + self.chunk, self.n)) for start in range(0, self.n, self.chunk)]
+
+    def strips(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """(first row, row after the last) of every strip of a chunk."""
+        return [(first, min(first + self.strip, stop)) for first in range(start, stop, self.strip)]
 
     def tiles(self, start: int, stop: int) -> tuple[int, int]:
         """Row tiles and column tiles of a chunk."""
@@ -60,7 +87,7 @@ class Operands(NamedTuple):
 def prepare(inputs: Inputs, stores_dlogits: bool) -> tuple[LaunchPlan, Operands]:
     """The plan of one problem and its operands. `stores_dlogits` tells whether chunks [C, M] are stored, which bounds C."""
     queries_ND, keys_MD = _rows_contiguous(inputs.queries_ND), _rows_contiguous(inputs.keys_MD)
-    plan = make_plan(queries_ND, keys_MD, stores_dlogits)
+    plan = make_plan(queries_ND, keys_MD, inputs.symmetric, stores_dlogits)
     loads: tuple[torch.Tensor | TensorDescriptor, torch.Tensor | TensorDescriptor] = queries_ND, keys_MD
     if plan.use_descriptors:
         blocks = plan.products.blocks
@@ -72,26 +99,47 @@ def prepare(inputs: Inputs, stores_dlogits: bool) -> tuple[LaunchPlan, Operands]
     return plan, Operands(queries_ND, keys_MD, *loads, inputs.temperature.contiguous(), query_ids, key_ids)
 
 
-def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, stores_dlogits: bool) -> LaunchPlan:
+def make_plan(queries_ND: torch.Tensor, keys_MD: torch.Tensor, symmetric: bool, stores_dlogits: bool) -> LaunchPlan:
     """Choose settings and chunks; launches nothing."""
     (n, d), m = queries_ND.shape, keys_MD.shape[0]
     arch = architecture(keys_MD.device)
-    use_descriptors = arch >= 90 and not is_small(n, m) and _describable(queries_ND) and _describable(keys_MD)
-    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors)
-    rows = CHUNK_BYTES[arch] // (m * keys_MD.element_size()) if stores_dlogits else STATISTICS_ROWS
+    # Both of PyTorch's ways to set it show here, `torch.set_float32_matmul_precision` too.
+    is_exact = keys_MD.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
+    use_library = uses_library(kind_of_product(keys_MD.dtype, is_exact), n, m, d, arch)
+    without_descriptors = is_exact or use_library or is_small(n, m)
+    use_descriptors = arch >= 90 and not without_descriptors and _describable(queries_ND) and _describable(keys_MD)
+    products = product_tile(keys_MD.dtype, n, m, arch, use_descriptors, is_exact, use_library)
+    stride = row_stride(m)
+    rows = CHUNK_BYTES // (stride * bytes_of_dlogits(keys_MD.dtype)) if stores_dlogits else STATISTICS_ROWS
     block_m = products.blocks["BLOCK_M"]
+    rows = min(rows, SUMS_BYTES // _bytes_of_sums(n, m, symmetric, products))
+    chunk = min(n, max(1, rows // block_m) * block_m)
+    strip = max(1, STRIP_BYTES // (4 * stride) // block_m) * block_m if use_library else chunk
+    kept = KEPT_BYTES // (chunk * stride * stored_dtype(keys_MD.dtype).itemsize) * chunk
     return LaunchPlan(
         n=n,
         m=m,
         d=d,
         dtype=keys_MD.dtype,
-        chunk=min(n, max(1, rows // block_m) * block_m),
+        chunk=chunk,
+        kept=n if keeps_all(n, m, keys_MD.dtype) else max(chunk, kept),
+        strip=min(strip, chunk),
+        stride=stride,
         use_descriptors=use_descriptors,
+        use_library=use_library,
+        unit_queries=keys_MD.dtype == torch.float16,
+        precision="ieee" if is_exact else "tf32",
         products=products,
         vectors=VECTORS[arch],
         merging=MERGE[arch],
-        rescaling=RESCALE[arch],
+        stored=STORED[arch],
     )
+
+
+def _bytes_of_sums(n: int, m: int, symmetric: bool, products: Tile) -> int:
+    """Bytes of partial sums that each row of a chunk adds: three numbers a column tile, and its share of those of the columns."""
+    of_columns = cdiv(n, products.blocks["BLOCK_M"]) if symmetric else 0
+    return 12 * (cdiv(m, products.blocks["BLOCK_N"]) + of_columns)
 
 
 def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
@@ -99,6 +147,6 @@ def _rows_contiguous(vectors_XD: torch.Tensor) -> torch.Tensor:
 
 
 def _describable(vectors_XD: torch.Tensor) -> bool:
-    """Whether the copy engine can read it: 16-bit elements, rows that start at multiples of 16 bytes and do not overlap."""
+    """Whether the copy engine can read it: rows that start at multiples of 16 bytes and do not overlap."""
     apart, row_bytes = vectors_XD.stride(0) >= vectors_XD.shape[1] > 0, vectors_XD.stride(0) * vectors_XD.element_size()
-    return apart and vectors_XD.element_size() == 2 and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0
+    return apart and row_bytes % 16 == 0 and vectors_XD.data_ptr() % 16 == 0

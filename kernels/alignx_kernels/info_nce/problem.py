@@ -3,6 +3,7 @@
 Shape legend: N queries, M keys (M >= N), D hidden width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,22 +50,33 @@ class Wanted(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What a backward that recomputes similarities needs of the forward, in the accumulator's dtype.
+    """What gradients under one cotangent per row need of the forward, in the accumulator's dtype.
 
-    Log-sums of the rows and, if symmetric, of the columns, in a unit of the implementation's own; 1 / |x| of queries and keys.
+    Log-sums of the rows and, if symmetric, of the columns, in a unit of the implementation's own; 1 / |x| of queries and keys. Where the
+    similarities of all rows are kept: those of the positives, and `kept_NX`, all of them in a form of the implementation's own.
     """
 
     row_lse_N: torch.Tensor
     inverse_N: torch.Tensor
     inverse_M: torch.Tensor
     column_lse_N: torch.Tensor | None = None
+    positive_N: torch.Tensor | None = None
+    kept_NX: torch.Tensor | None = None
+
+    @staticmethod
+    def of(tensors: Sequence[torch.Tensor], symmetric: bool) -> "Statistics":
+        """From `Options.saved`, which leaves out what is None."""
+        row_lse_N, inverse_N, inverse_M, *others = tensors
+        column_lse_N = others.pop(0) if symmetric else None
+        positive_N, kept_NX = others if others else (None, None)
+        return Statistics(row_lse_N, inverse_N, inverse_M, column_lse_N, positive_N, kept_NX)
 
 
 class ForwardResult(NamedTuple):
     """The loss of every row, its slope d loss_i / d temperature, and gradients where the forward computes them.
 
-    The gradients are those of the sum of the losses, in `saved_gradient_dtype`; the rest has the accumulator's dtype. What nobody
-    asked for is None.
+    Gradients and slopes are times `Options.share`; the gradients have `saved_gradient_dtype`, the rest the accumulator's dtype. What
+    nobody asked for is None.
     """
 
     loss_N: torch.Tensor
@@ -87,21 +99,22 @@ class Options(NamedTuple):
         return self.wanted.queries or self.wanted.keys
 
     @property
-    def recomputes(self) -> bool:
-        """Whether the backward recomputes similarities.
-
-        It need not in one direction under one common cotangent: there the forward gives the gradients up to that factor.
-        """
-        return self.wants_vectors and (self.symmetric or self.reduction == "none")
+    def backward_computes_gradients(self) -> bool:
+        """Under one cotangent per row; under one common cotangent the forward gives the gradients up to that factor."""
+        return self.wants_vectors and self.reduction == "none"
 
     @property
     def forward_computes_gradients(self) -> bool:
-        return self.wants_vectors and not self.recomputes
+        return self.wants_vectors and not self.backward_computes_gradients
+
+    def share(self, num_queries: int) -> float:
+        """d loss / d loss_i."""
+        return 1 / num_queries if self.reduction == "mean" else 1.0
 
     def saved(self, result: ForwardResult) -> list[torch.Tensor]:
         """What the backward needs: gradients or else statistics, then the slopes."""
         tensors: list[torch.Tensor | None] = []
-        if self.recomputes:
+        if self.backward_computes_gradients:
             tensors += result.statistics
         elif self.wants_vectors:
             tensors += [result.grad_queries_ND, result.grad_keys_MD]

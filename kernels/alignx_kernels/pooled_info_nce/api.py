@@ -39,8 +39,8 @@ def pooled_info_nce_loss(
     """`info_nce_loss` of the means of `hidden_TD` over source spans (queries) and target spans (keys).
 
     hidden_TD: [T, D] packed tokens. source_spans_N2 [N, 2] and target_spans_M2 [M, 2]: (start, end) in tokens, end exclusive, all
-    disjoint; target span i belongs to source span i, M >= N. The options and the result are those of `info_nce_loss`. In one
-    direction without reduction "none" only the gradients at the means survive the forward, else the means.
+    disjoint; target span i belongs to source span i, M >= N. The options and the result are those of `info_nce_loss`. With
+    reduction "none" the means survive the forward, else only the gradients at them.
 
     Raises: ValueError for wrong shapes, dtypes, devices, spans or options.
     Source: AlignX (arXiv 2509.24338), L_ctr.
@@ -59,6 +59,18 @@ def pooled_info_nce_loss(
             reduction=reduction,
         )
     spans_S2 = torch.cat([source_spans_N2, target_spans_M2])
+    if impl == "triton" and info_nce.takes_autocast_dtype(hidden_TD):  # the means are cast, in between
+        means_SD, n = pooling.span_mean(hidden_TD, spans_S2, impl=impl), source_spans_N2.shape[0]
+        return info_nce.info_nce_loss(
+            means_SD[:n],
+            means_SD[n:],
+            temperature=temperature,
+            symmetric=symmetric,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            reduction=reduction,
+            impl=impl,
+        )
     temperature = info_nce.as_scalar(temperature, hidden_TD)
     wanted = info_nce.gradients_wanted(hidden_TD, hidden_TD, temperature)
     inputs = (
@@ -112,13 +124,13 @@ def forward_pass(
     wanted: Sequence[bool],
     impl: str,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The loss, and `Options.saved`; where the backward recomputes similarities, the means follow."""
+    """The loss, and `Options.saved`; where the backward computes the gradients, the means follow."""
     options = Options(symmetric, reduction, Wanted(*wanted), impl)
     means_SD = pooling.forward_operator(hidden_TD, spans_S2, impl)
     inputs = (means_SD[:num_queries], means_SD[num_queries:], temperature, query_ids, key_ids, *options)
     must_see = dispatcher_must_see(inputs)
     loss, saved = info_nce.forward_operator(*inputs) if must_see else info_nce.forward_pass(*inputs)
-    return loss, [*saved, means_SD] if options.recomputes else saved
+    return loss, [*saved, means_SD] if options.backward_computes_gradients else saved
 
 
 # The same function as an operator, for calls that the dispatcher must see. Its parts have fake implementations, so it has one too.
@@ -129,6 +141,7 @@ forward_operator.register_fake(forward_pass)
 class SavedContext(info_nce.SavedContext):
     """What `PooledInfoNCE` hands from forward to backward."""
 
+    num_queries: int
     num_tokens: int
 
 
@@ -149,7 +162,7 @@ class PooledInfoNCE(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.options = Options(symmetric, reduction, Wanted(*wanted), impl)
         ctx.num_queries, ctx.dtype, ctx.num_tokens = num_queries, hidden_TD.dtype, hidden_TD.shape[0]
-        tensors = (temperature, query_ids, key_ids) if ctx.options.recomputes else ()
+        tensors = (temperature, query_ids, key_ids) if ctx.options.backward_computes_gradients else ()
         ctx.save_for_backward(spans_S2, *saved, *tensors)
 
     @staticmethod
@@ -164,7 +177,7 @@ class PooledInfoNCE(torch.autograd.Function):
             return (None,) * 10
         spans_S2, *saved = ctx.saved_tensors
         tensors: tuple[torch.Tensor, ...] = ()
-        if ctx.options.recomputes:
+        if ctx.options.backward_computes_gradients:
             *saved, means_SD, temperature, query_ids, key_ids = saved
             tensors = (means_SD[: ctx.num_queries], means_SD[ctx.num_queries :], temperature, query_ids, key_ids)
         grad_queries, grad_keys, grad_temperature = info_nce.input_gradients(ctx, cotangent, saved, tensors)

@@ -21,6 +21,29 @@ def test_chunked_is_as_exact_as_eager(case, dtype, monkeypatch):
     assert_as_exact_as_eager(case, dtype, "chunked")
 
 
+@pytest.mark.parametrize("kept", [0, 64, 128])
+@pytest.mark.parametrize("case", [case for case in CASES if case.n == 130 and case.ids == 40], ids=str)
+def test_chunked_with_some_similarities_kept_is_as_exact_as_eager(case, kept, monkeypatch):
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 64 * case.m)
+    monkeypatch.setattr(chunked, "KEPT_ELEMENTS", kept * case.m)
+    assert_as_exact_as_eager(case, torch.float32, "chunked")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kept", [0, 64, 130])
+def test_similarities_that_are_kept_are_not_computed_again(kept, reduction, monkeypatch):
+    """Chunks of 64 of 130 rows: three products for the loss, and those of the chunks that were not kept for the gradients."""
+    computed = []
+    compute = chunked._Products._compute
+    monkeypatch.setattr(chunked._Products, "_compute", lambda *args: computed.append(1) or compute(*args))
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 64 * 150)
+    monkeypatch.setattr(chunked, "KEPT_ELEMENTS", kept * 150)
+    queries, keys = torch.randn(130, 8, requires_grad=True), torch.randn(150, 8)
+    info_nce_loss(queries, keys, symmetric=True, reduction=reduction).sum().backward()
+    expected = {0: 3, 64: 2 if reduction == "mean" else 3, 130: 0}[kept]
+    assert len(computed) == 3 + expected
+
+
 def test_reference_is_cross_entropy():
     queries, keys = torch.randn(7, 5, dtype=torch.float64), torch.randn(9, 5, dtype=torch.float64)
     cosines = torch.nn.functional.cosine_similarity(queries[:, None], keys[None], dim=-1)
@@ -141,11 +164,13 @@ def _recording(products):
     return init
 
 
-def test_backward_twice_gives_the_same():
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_backward_twice_gives_the_same(reduction):
     queries, keys = torch.randn(6, 4, requires_grad=True), torch.randn(8, 4, requires_grad=True)
-    loss = info_nce_loss(queries, keys)
-    first = torch.autograd.grad(loss, (queries, keys), torch.tensor(3.0), retain_graph=True)
-    second = torch.autograd.grad(loss, (queries, keys), torch.tensor(3.0))
+    loss = info_nce_loss(queries, keys, reduction=reduction)
+    cotangent = torch.randn(loss.shape)
+    first = torch.autograd.grad(loss, (queries, keys), cotangent, retain_graph=True)
+    second = torch.autograd.grad(loss, (queries, keys), cotangent)
     assert all(torch.equal(*pair) and pair[0].abs().sum() > 0 for pair in zip(first, second, strict=True))
 
 
@@ -202,7 +227,7 @@ def test_operators_keep_their_promises():
     arguments = (torch.randn(5, 4), torch.randn(6, 4), torch.tensor(0.1), None, None, True, "mean", [True, True, True], "chunked")
     torch.library.opcheck(torch.ops.alignx_kernels.info_nce_forward, arguments)
     statistics = [torch.randn(rows) for rows in (5, 5, 6, 5)]
-    arguments = (*arguments[:5], statistics, torch.tensor(1.0), True, [True, False, False], "chunked")
+    arguments = (*arguments[:5], statistics, torch.randn(5), True, [True, False, False], "chunked")
     torch.library.opcheck(torch.ops.alignx_kernels.info_nce_backward, arguments)
 
 
@@ -281,7 +306,8 @@ def test_a_temperature_of_nan_from_a_model_that_diverged_gives_a_loss_of_nan():
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_the_dispatcher_sees_the_operators_where_it_must(symmetric):
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_the_dispatcher_sees_the_operators_where_it_must(symmetric, reduction):
     """The dispatcher is passed by only where it need not see a call: under a dispatch mode, or with fake tensors, the operators are opaque."""
     seen = []
 
@@ -291,14 +317,14 @@ def test_the_dispatcher_sees_the_operators_where_it_must(symmetric):
             return operator(*args, **(kwargs or {}))
 
     def gradient(queries, keys):
-        return torch.autograd.grad(info_nce_loss(queries, keys, symmetric=symmetric), queries)[0]
+        return torch.autograd.grad(info_nce_loss(queries, keys, symmetric=symmetric, reduction=reduction).sum(), queries)[0]
 
     inputs = torch.randn(6, 4, requires_grad=True), torch.randn(8, 4)
     expected = gradient(*inputs)
     with Recorder():
         assert torch.equal(gradient(*inputs), expected)
     assert "alignx_kernels.info_nce_forward.default" in seen
-    assert ("alignx_kernels.info_nce_backward.default" in seen) == symmetric
+    assert ("alignx_kernels.info_nce_backward.default" in seen) == (reduction == "none")
     assert not any("mm" in name for name in seen)
     with FakeTensorMode():
         assert gradient(torch.empty(6, 4, requires_grad=True), torch.empty(8, 4)).shape == (6, 4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from alignx_kernels import info_nce_loss
+from alignx_kernels.tune import KINDS, multiplied_by
 from gpu_steps import assert_compiles_as_one_graph
 from info_nce_cases import CASES, Case, assert_as_exact_as_eager
 
@@ -15,6 +16,24 @@ DEVICE = "cuda"
 @pytest.mark.parametrize("case", [*CASES, Case(2100, 3001, 520, True, 500), Case(2100, 3001, 520, False, 500)], ids=str)
 def test_as_exact_as_eager(case, dtype):
     assert_as_exact_as_eager(case, dtype, "triton", DEVICE)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_similarities_by_the_library_are_as_exact_as_eager(kind, symmetric):
+    with multiplied_by(kind, True, torch.device(DEVICE)):
+        assert_as_exact_as_eager(Case(2100, 3001, 520, symmetric, 500), KINDS[kind], "triton", DEVICE)
+
+
+def test_fp32_vectors_under_autocast_give_what_their_bf16_copies_give():
+    queries, keys = (torch.randn(rows, 256, device=DEVICE, requires_grad=True) for rows in (700, 900))
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = info_nce_loss(queries, keys)
+    expected = info_nce_loss(queries.bfloat16(), keys.bfloat16())
+    assert torch.equal(loss, expected)
+    gradient, truth = (torch.autograd.grad(x, queries)[0] for x in (loss, expected))
+    assert truth.norm() > 0
+    assert torch.equal(gradient, truth)
 
 
 def leaves(n, m, d):

@@ -54,13 +54,13 @@ left() { # $1 minus the seconds that the part has taken
 }
 
 run_pytest() { # pytest's arguments; a file that cannot be imported costs its own tests only
-  timeout --kill-after=10 "$(left 580)" "$python" -m pytest -q -p no:cacheprovider --continue-on-collection-errors "$@"
+  timeout --kill-after=10 "$(left 540)" "$python" -m pytest -q -p no:cacheprovider --continue-on-collection-errors "$@"
 }
 
 bench() { # part, seconds until no new case starts, files
   local part=$1 budget=$2
   shift 2
-  run_pytest "$@" --part "$part" --budget "$(left "$budget")" --until "$(left 560)" --results "$results/$name.json" "${dry[@]}" 2>&1 | tee -a "$log"
+  run_pytest "$@" --part "$part" --budget "$(left "$budget")" --until "$(left 520)" --results "$results/$name.json" "${dry[@]}" 2>&1 | tee -a "$log"
 }
 
 # The tests share the GPU, and the compiler has all cores: one process for every folder of kernels, and two for those that train.
@@ -97,9 +97,9 @@ for part in "${parts[@]}"; do
   echo "=== $part" | tee -a "$log"
   case $part in
     tests) run_tests ;;
-    matching) bench "$part" 500 "${others[@]}" ;;
-    steps*) bench "$part" 330 benchmarks/test_train_step.py ;; # a training step takes one to four minutes
-    *) bench "$part" 500 $info_nce ;;
+    matching) bench "$part" 440 "${others[@]}" ;;
+    steps*) bench "$part" 300 benchmarks/test_train_step.py ;; # a training step takes one to four minutes
+    *) bench "$part" 440 $info_nce ;;
   esac
   started=$SECONDS
 done

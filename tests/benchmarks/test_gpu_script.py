@@ -67,7 +67,7 @@ def test_a_part_ends_within_ten_minutes(run, tmp_path):
     _, calls = run(tmp_path, "headline", "steps1")
     for call in calls[:-1]:
         budget, until = (int(call.split(f"{option} ")[1].split()[0]) for option in ("--budget", "--until"))
-        assert budget < until <= 560
+        assert budget < until <= 520
 
 
 @pytest.mark.parametrize(("code", "state"), [("0", "met"), ("1", "missed")])

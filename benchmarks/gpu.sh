@@ -49,8 +49,9 @@ if [[ -n ${WHEELS:-} ]]; then
   export PYTHONPATH=$site:$PYTHONPATH
 fi
 
-left() { # $1 minus the seconds that the part has taken
-  echo $(($1 - SECONDS + started))
+left() { # $1 minus the seconds that the part has taken, 1 at least
+  local seconds=$(($1 - SECONDS + started))
+  echo $((seconds > 1 ? seconds : 1))
 }
 
 run_pytest() { # pytest's arguments; a file that cannot be imported costs its own tests only

@@ -1,4 +1,4 @@
-"""Losses of sentence-transformers (6.2) on these kernels: the same names, arguments, values and gradients.
+"""Losses of sentence-transformers (6.0 and 6.2) on these kernels: the same names, arguments, values and gradients.
 
     from alignx_kernels.integrations.sentence_transformers import MultipleNegativesRankingLoss
 
@@ -70,13 +70,12 @@ def _multiple_negatives(loss: Any, embeddings: list[torch.Tensor]) -> torch.Tens
     if loss.gather_across_devices:
         embeddings = [all_gather_with_grad(side) for side in embeddings]
         offset = get_rank() * n
-    joint = loss.partition_mode == "joint"
     return multiple_negatives(
         embeddings[0],
         embeddings[1:],
         temperature=1 / loss.scale,
         directions=loss.directions,
-        joint=joint,
+        joint=loss.partition_mode == "joint",
         offset=offset,
         num_queries=n,
     )

@@ -1,16 +1,20 @@
 """What the benchmark tests of all kernel families do."""
 
+from collections.abc import Callable
+
 import pytest
 
 from benchmarks.implementations import Implementation
-from benchmarks.measure import measure
+from benchmarks.measure import Row
 from benchmarks.problems import Problem
 from benchmarks.results import Results
 
 
-def run_case(problem: Problem, implementation: Implementation, results: Results, seconds: float) -> None:
-    """Measure and save; a case that cannot run here is skipped, a peer that fails is noted, ours fails the test."""
-    row = measure(problem, implementation, results.rates, seconds=seconds)
+def run_case(
+    problem: Problem, implementation: Implementation, results: Results, measured: Callable[[Problem, Implementation], Row]
+) -> None:
+    """Measure and save; a case that cannot run here is skipped, a peer that fails is noted, ours fails its own test."""
+    row = measured(problem, implementation)
     if row["status"] == "not run":
         pytest.skip(row["reason"])
     results.add(row)

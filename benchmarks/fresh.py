@@ -15,13 +15,16 @@ ROOT = Path(__file__).parent.parent
 
 
 class FreshProcessError(RuntimeError):
-    """The process failed; its message is the exception's first line, or the last line it wrote to stderr."""
+    """The process failed or was stopped; its message is the exception's first line, or the last line it wrote to stderr."""
 
 
 def in_fresh_process(module: str, function: str, *arguments: Any, timeout: float = 600) -> Any:
     """The function's JSON-able result, computed from JSON-able arguments."""
     command = [sys.executable, "-m", "benchmarks.fresh", module, function, json.dumps(arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise FreshProcessError(f"stopped after {timeout:.0f} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
         # CUDA's messages go on for lines, and libraries may say something after the traceback.

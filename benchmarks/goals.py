@@ -62,6 +62,29 @@ def _over_floor(family: str, problem: str, phase: str = STEP) -> Callable[[Measu
     return lambda found: found.value(family, problem, "alignx", phase, "over_floor")
 
 
+def _worst_over_floor(widths: Iterable[int], way: str) -> Callable[[Measured], float | None]:
+    """The largest time over the floor at 65,536 queries and keys; None until every width is measured."""
+
+    def measure(found: Measured) -> float | None:
+        names = [f"65536x65536x{d}-{way}-bf16" for d in widths]
+        values = [v for name in names if (v := found.value("info_nce", name, "alignx", STEP, "over_floor")) is not None]
+        return max(values) if len(values) == len(names) else None
+
+    return measure
+
+
+def _worst_over_three_products(found: Measured) -> float | None:
+    """Of both directions where the similarities fit, whatever floor the rows were measured against."""
+    ratios = []
+    for n in (4096, 16384):
+        row = found.rows.get(("info_nce", f"{n}x{n}x4096-both-bf16", "alignx"))
+        if row is None:
+            return None
+        done = row[STEP]["rate"] * row[STEP]["ms"] / 1e3  # the operations that the row's floor counts
+        ratios.append(row[STEP]["over_floor"] * done / (6 * n * n * 4096))
+    return max(ratios)
+
+
 def _extra(family: str, problem: str, implementation: str, unit: float) -> Callable[[Measured], float | None]:
     def measure(found: Measured) -> float | None:
         extra = found.value(family, problem, implementation, "extra_bytes")
@@ -154,11 +177,33 @@ KERNELS = [
         for way, name in LARGEST.items()
     ),
     *(
-        Goal(f"the same, {way}: memory beyond inputs and gradients", 2.0, LE, _extra("info_nce", name, "alignx", 1e9), "GB")
+        Goal(
+            f"InfoNCE 65,536 x 65,536, bf16, {way}, D {text}: time over the floor, worst case",
+            limit,
+            LE,
+            _worst_over_floor(widths, name),
+        )
+        for way, name in (("one direction", "one"), ("both directions", "both"))
+        for text, limit, widths in (("2,048 and 4,096", 1.18, (2048, 4096)), ("512, 768 and 1,024", 1.3, (512, 768, 1024)))
+    ),
+    Goal(
+        "InfoNCE, N = M 4,096 and 16,384, D 4,096, bf16, both directions: time over three products",
+        1.18,
+        LE,
+        _worst_over_three_products,
+    ),
+    *(
+        Goal(
+            f"InfoNCE 65,536 x 65,536 x 4,096, bf16, {way}: memory beyond inputs and gradients",
+            2.0,
+            LE,
+            _extra("info_nce", name, "alignx", 1e9),
+            "GB",
+        )
         for way, name in LARGEST.items()
     ),
     Goal(
-        "InfoNCE, N 4,096 to 131,072, D 1,024 to 4,096: best peer's time over ours, worst case",
+        "InfoNCE, N 4,096 to 131,072, D 512 to 4,096, also ragged and under autocast: best peer's time over ours, worst case",
         1.0,
         GE,
         _least_speedup("info_nce", lambda row: row["sizes"]["n"] >= 4096),

@@ -12,7 +12,7 @@ import torch
 from benchmarks import problems as problem_module
 from benchmarks.fresh import in_fresh_process
 from benchmarks.implementations import Implementation, Run, find
-from benchmarks.problems import TOLERANCES, Problem, Tensors, cotangent
+from benchmarks.problems import AUTOCAST, TOLERANCES, Problem, Tensors, cotangent
 from benchmarks.rates import Rates
 from benchmarks.timing import alternating_ratio, cpu_peak_bytes, gpu_peak_bytes, median_seconds
 
@@ -28,9 +28,14 @@ class Task:
     def __init__(self, problem: Problem, implementation: Implementation, device: torch.device) -> None:
         self.problem, self.device = problem, device
         self.inputs = problem.inputs(device)
-        self.run: Run = implementation.build(problem)
+        self.call: Run = implementation.build(problem)
         self.does_backward = implementation.does_backward
         self.leaves = {name: x.requires_grad_() for name, x in self.inputs.items() if x.is_floating_point()}
+
+    def run(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """The call itself, under autocast where the problem asks for it; the backward comes after, as users do it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.problem.dtype == AUTOCAST):
+            return self.call(**inputs)
 
     @torch.no_grad()
     def forward(self) -> torch.Tensor:
@@ -58,20 +63,16 @@ class Task:
 
 
 def measure(problem: Problem, implementation: Implementation, rates: Rates, *, seconds: float) -> Row:
-    """A row of results; its `status` is "ok", or says why there are no times.
-
-    Failures of peers become a status; failures of ours are raised, except running out of memory.
-    """
-    row: Row = {"family": problem.family, "problem": problem.name, "implementation": implementation.name, **_sizes(problem)}
+    """A row of results; its `status` is "ok", or says why there are no times."""
+    row = row_head(problem, implementation)
     if obstacle := implementation.obstacle(problem, rates.device):
         return row | {"status": "not run", "reason": obstacle}
     try:
         return row | _measured(problem, implementation, rates, seconds)
     except torch.OutOfMemoryError:
         return row | {"status": "out of memory"}
-    except Exception as error:  # a peer may fail in any way
-        if implementation.ours:
-            raise
+    except Exception as error:  # an implementation may fail in any way
+        traceback.print_exc()
         traceback.clear_frames(error.__traceback__)
         return row | {"status": "failed", "reason": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
     finally:
@@ -186,5 +187,11 @@ def cpu_extra_bytes(problem_type: str, fields: dict[str, Any], implementation_na
     return cpu_peak_bytes(task.forward_backward) - task.gradient_bytes()
 
 
-def _sizes(problem: Problem) -> Row:
-    return {"sizes": dataclasses.asdict(problem)}
+def row_head(problem: Problem, implementation: Implementation) -> Row:
+    """What a row says before anything is measured."""
+    return {
+        "family": problem.family,
+        "problem": problem.name,
+        "implementation": implementation.name,
+        "sizes": dataclasses.asdict(problem),
+    }

@@ -15,10 +15,13 @@ from benchmarks import truth
 from benchmarks.rates import Rates
 
 Tensors = dict[str, torch.Tensor]
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+AUTOCAST = "fp32-autocast"
+"""fp32 inputs, the loss called under bf16 autocast: what pooling and normalisation layers hand out in mixed precision."""
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, AUTOCAST: torch.float32}
 # A relative error (norm of the difference over the norm of the truth) above this is a wrong answer, not rounding. The widest of the
 # honest implementations round logits of size 10 to bf16, which moves a probability by 3 %.
 TOLERANCES = {"bf16": {"output": 1e-2, "gradients": 6e-2}, "fp32": {"output": 1e-3, "gradients": 5e-3}}
+TOLERANCES[AUTOCAST] = TOLERANCES["bf16"]
 TEMPERATURE = 0.1
 
 
@@ -254,6 +257,7 @@ CPU = [
     InfoNce(8192, 8192, 256, "fp32"),
     *_both(1000, 192, "fp32"),
     InfoNce(500, 900, 96, "bf16"),
+    InfoNce(500, 500, 96, AUTOCAST, symmetric=True),
     LanguageMatching(200, 96, "fp32"),
     SpanMean(6000, 100, 256, "fp32"),
     PooledInfoNce(20000, 500, 192, "fp32"),
@@ -261,8 +265,13 @@ CPU = [
 GPU = [
     *_each(_both, [(65536, 4096), (4096, 4096), (16384, 4096), (65536, 1024), (65536, 2048), (131072, 4096)]),
     *_each(_both, [(2048, 4096), (1024, 4096), (512, 4096), (2048, 1024), (512, 1024)]),
+    *_each(_both, [(65536, 768), (65536, 512), (16384, 768)]),
     InfoNce(16384, 65536, 4096),
-    InfoNce(10007, 30011, 4096, "bf16"),
+    InfoNce(10007, 30011, 4096),
+    InfoNce(10007, 30011, 768),
+    InfoNce(16383, 16383, 768, symmetric=True),
+    *_both(16384, 768, AUTOCAST),
+    *_both(65536, 1024, AUTOCAST),
     *(LanguageMatching(2 * pairs, 4096) for pairs in (4096, 512, 1024, 2048, 8192)),
     *(SpanMean(131072, spans, 4096) for spans in (4096, 1024)),
     *(PooledInfoNce(131072, 2048, 4096, symmetric=symmetric) for symmetric in (False, True)),

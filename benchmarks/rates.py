@@ -10,12 +10,13 @@ from benchmarks.timing import median_seconds
 class Rates:
     """Rates of one device, each measured once, when first asked for."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, measured: dict[str, float] | None = None) -> None:
         self.device = device
-        self.measured: dict[str, float] = {}
+        self.measured = measured or {}
 
     def matmul(self, dtype: str) -> float:
-        """FLOP/s of a large `torch.matmul` on random data; `dtype` is "bf16", "fp32" or "fp64"."""
+        """FLOP/s of a large `torch.matmul` on random data; `dtype` is "bf16", "fp32", "fp32-autocast" (multiplied in bf16) or "fp64"."""
+        dtype = "bf16" if dtype == "fp32-autocast" else dtype
         size = {"cuda": 8192, "cpu": 2048}[self.device.type]
         if dtype == "fp64":
             size //= 2

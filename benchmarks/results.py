@@ -15,7 +15,7 @@ from benchmarks.measure import Row
 from benchmarks.rates import Rates
 
 FOLDER = Path(__file__).parent / "results"
-PEERS = ("cut-cross-entropy", "inf-cl", "memeff", "sentence-transformers", "trl")
+PEERS = ("cut-cross-entropy", "inf-cl", "memeff", "nvidia-cutlass-dsl", "quack-kernels", "sentence-transformers", "trl")
 
 
 @dataclass
@@ -26,6 +26,8 @@ class Results:
     run: dict[str, Any]
     rates: Rates
     rows: list[Row] = field(default_factory=list)
+    earlier: int = 0
+    """How many of the rows were in the file before."""
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
@@ -35,8 +37,12 @@ class Results:
         os.replace(partial, self.path)
 
 
-def open_results(command: list[str], folder: Path, rates: Rates) -> Results:
-    """Results of the run that starts now, in a file named after the device and the time."""
+def open_results(command: list[str], place: Path, rates: Rates) -> Results:
+    """Results of the run that starts now: in a new file named after the device and the time, or added to the JSON file `place`."""
+    if place.suffix == ".json" and place.exists():
+        before = json.loads(place.read_text())
+        rates.measured |= before["rates"]
+        return Results(place, before["run"], rates, before["rows"], len(before["rows"]))
     now = datetime.now(UTC)
     found = {key: value for key, value in machine().items() if key != "system"}
     if found["device"] == "cpu":
@@ -50,7 +56,7 @@ def open_results(command: list[str], folder: Path, rates: Rates) -> Results:
         "git": git_state(),
     }
     name = re.sub(r"[^a-z0-9]+", "-", found["device"].lower()).strip("-")
-    return Results(folder / f"{name}-{now:%Y%m%d-%H%M%S}.json", run, rates)
+    return Results(place if place.suffix == ".json" else place / f"{name}-{now:%Y%m%d-%H%M%S}.json", run, rates)
 
 
 def cpu_name() -> str:

@@ -5,5 +5,5 @@ from benchmarks.cases import run_case
 FAMILY = "info_nce"
 
 
-def test_info_nce(problem, implementation, results, seconds):
-    run_case(problem, implementation, results, seconds)
+def test_info_nce(problem, implementation, results, measured):
+    run_case(problem, implementation, results, measured)

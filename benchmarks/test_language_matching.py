@@ -5,5 +5,5 @@ from benchmarks.cases import run_case
 FAMILY = "language_matching"
 
 
-def test_language_matching(problem, implementation, results, seconds):
-    run_case(problem, implementation, results, seconds)
+def test_language_matching(problem, implementation, results, measured):
+    run_case(problem, implementation, results, measured)

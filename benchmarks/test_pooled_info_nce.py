@@ -5,5 +5,5 @@ from benchmarks.cases import run_case
 FAMILY = "pooled_info_nce"
 
 
-def test_pooled_info_nce(problem, implementation, results, seconds):
-    run_case(problem, implementation, results, seconds)
+def test_pooled_info_nce(problem, implementation, results, measured):
+    run_case(problem, implementation, results, measured)

@@ -5,5 +5,5 @@ from benchmarks.cases import run_case
 FAMILY = "span_mean"
 
 
-def test_span_mean(problem, implementation, results, seconds):
-    run_case(problem, implementation, results, seconds)
+def test_span_mean(problem, implementation, results, measured):
+    run_case(problem, implementation, results, measured)

@@ -29,8 +29,8 @@ class Implementation:
     build: Callable[[Any], Run]
     """Problem -> function of the problem's inputs, by name."""
     ours: bool = False
-    package: str | None = None
-    """Distribution that must be installed."""
+    packages: tuple[str, ...] = ()
+    """Distributions that must be installed."""
     limits: Callable[[Any, torch.device], str | None] = takes_everything
     """Why it cannot take a problem on a device, or None."""
     does_backward: bool = False
@@ -38,11 +38,11 @@ class Implementation:
 
     def obstacle(self, problem: Problem, device: torch.device) -> str | None:
         """Why the problem cannot be run, or None."""
-        if self.package is not None:
+        for package in self.packages:
             try:
-                importlib.metadata.version(self.package)
+                importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
-                return f"{self.package} is not installed"
+                return f"{package} is not installed"
         return self.limits(problem, device)
 
 

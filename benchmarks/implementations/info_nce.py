@@ -2,10 +2,12 @@
 
 Peers that expect unit vectors get `F.normalize` in front, inside autograd and inside the clock: it is part of the job. Peers with one
 direction compute both as the mean of two calls. A peer's settings depart from its defaults only where the default is wrong for
-InfoNCE or slower here, and the reason stands beside them.
+InfoNCE or slower here, and the reason stands beside them. Kernels that take one dtype only stay out of problems under autocast.
 """
 
+import importlib.util
 import inspect
+import os
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from alignx_kernels import info_nce_loss
 from torch import nn
 
 from benchmarks.implementations import Run, implementation, needs_cuda
-from benchmarks.problems import TEMPERATURE, InfoNce
+from benchmarks.problems import AUTOCAST, TEMPERATURE, InfoNce
 
 Tensor = torch.Tensor
 
@@ -100,7 +102,7 @@ def linear_cross_entropy(problem: InfoNce) -> Run:
 
 
 def _rounds_its_loss(problem: InfoNce, device: torch.device) -> str | None:
-    return _has_linear_cross_entropy(problem, device) or ("the loss is fp32 anyway" if problem.dtype == "fp32" else None)
+    return _has_linear_cross_entropy(problem, device) or (None if problem.dtype == "bf16" else "the loss is fp32 anyway")
 
 
 @implementation("info_nce", "torch linear_cross_entropy, fp32 loss", limits=_rounds_its_loss)
@@ -123,7 +125,7 @@ def _linear_cross_entropy(problem: InfoNce, reduce: Run, reduction: str) -> Run:
 LIGER_CHUNK = 4096
 
 
-@implementation("info_nce", "liger", package="liger-kernel", limits=needs_cuda)
+@implementation("info_nce", "liger", packages=("liger-kernel",), limits=needs_cuda)
 def liger(problem: InfoNce) -> Run:
     """Chunks of 4,096 rows, where its own report is fastest (its default is as many rows as D), and an fp32 sum for the keys."""
     from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
@@ -138,11 +140,59 @@ def liger(problem: InfoNce) -> Run:
     return in_directions(problem, one_way)
 
 
+def _liger_sm90_limits(problem: InfoNce, device: torch.device) -> str | None:
+    if problem.dtype != "bf16":
+        return "takes bf16 only"
+    if obstacle := needs_cuda(problem, device):
+        return obstacle
+    if torch.cuda.get_device_capability(device) != (9, 0):
+        return "is written for compute capability 9.0"
+    if importlib.util.find_spec("liger_kernel.ops.cutedsl") is None:
+        return "this liger-kernel has no cutedsl kernels (0.8.2 and later have)"
+    return None
+
+
+@implementation("info_nce", "liger sm_90", packages=("liger-kernel", "nvidia-cutlass-dsl"), limits=_liger_sm90_limits)
+def liger_sm90(problem: InfoNce) -> Run:
+    """Its fused scaled cross entropy: no logits stored, the similarities computed again in backward. Without its check of the targets, which makes the host wait."""
+    os.environ.setdefault("LIGER_SCALED_CE_SM90_VALIDATE_TARGETS", "0")
+    from liger_kernel.ops.cutedsl.ops.fused_scaled_cross_entropy_sm90 import LigerFusedScaledCrossEntropySM90Function
+
+    def one_way(left: Tensor, right: Tensor) -> Tensor:
+        return LigerFusedScaledCrossEntropySM90Function.apply(left, right, numbers(left), TEMPERATURE).mean()
+
+    return in_directions(problem, one_way)
+
+
+QUACK_ROWS = 8
+
+
+def _quack_limits(problem: InfoNce, device: torch.device) -> str | None:
+    if problem.dtype not in ("bf16", AUTOCAST):
+        return "multiplies in bf16 and fp16 only"
+    if problem.n % QUACK_ROWS or problem.m % QUACK_ROWS or problem.d % QUACK_ROWS:
+        return f"N, M and D must be multiples of {QUACK_ROWS}"
+    if obstacle := needs_cuda(problem, device):
+        return obstacle
+    return None if torch.cuda.get_device_capability(device) >= (9, 0) else "needs compute capability 9.0 or later"
+
+
+@implementation("info_nce", "quack", packages=("quack-kernels",), limits=_quack_limits)
+def quack(problem: InfoNce) -> Run:
+    """Its defaults: chunks of 4,096 rows; on Hopper, where M is a multiple of 128, exponentials stored with their scales beside them."""
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    def one_way(left: Tensor, right: Tensor) -> Tensor:
+        return chunked_linear_cross_entropy(left / TEMPERATURE, right, numbers(left))
+
+    return in_directions(problem, one_way)
+
+
 def _cce_limits(problem: InfoNce, device: torch.device) -> str | None:
-    return needs_cuda(problem, device) or ("takes bf16 and fp16 only" if problem.dtype == "fp32" else None)
+    return needs_cuda(problem, device) or (None if problem.dtype == "bf16" else "takes bf16 and fp16 only")
 
 
-@implementation("info_nce", "cut-cross-entropy", package="cut-cross-entropy", limits=_cce_limits)
+@implementation("info_nce", "cut-cross-entropy", packages=("cut-cross-entropy",), limits=_cce_limits)
 def cut_cross_entropy(problem: InfoNce) -> Run:
     """Without its gradient filter, which drops probabilities of the size that InfoNCE has."""
     from cut_cross_entropy import linear_cross_entropy as cce
@@ -162,7 +212,7 @@ def _inf_cl_limits(problem: InfoNce, device: torch.device) -> str | None:
     return needs_cuda(problem, device)
 
 
-@implementation("info_nce", "inf-cl", package="inf-cl", limits=_inf_cl_limits)
+@implementation("info_nce", "inf-cl", packages=("inf-cl",), limits=_inf_cl_limits)
 def inf_cl(problem: InfoNce) -> Run:
     from inf_cl import cal_flash_loss
 
@@ -178,7 +228,7 @@ def _memeff_limits(problem: InfoNce, device: torch.device) -> str | None:
     return needs_cuda(problem, device)
 
 
-@implementation("info_nce", "memeff", package="memeff", limits=_memeff_limits)
+@implementation("info_nce", "memeff", packages=("memeff",), limits=_memeff_limits)
 def memeff(problem: InfoNce) -> Run:
     """`stable=False`: its default returns gradients of another scale."""
     from memeff import MemoryEfficientCLIPLoss
@@ -195,7 +245,7 @@ def _sentence_transformers_options(problem: InfoNce) -> dict:
     return {"scale": 1 / TEMPERATURE, "directions": directions, "partition_mode": "per_direction"}
 
 
-@implementation("info_nce", "sentence-transformers MNRL", package="sentence-transformers")
+@implementation("info_nce", "sentence-transformers MNRL", packages=("sentence-transformers",))
 def multiple_negatives(problem: InfoNce) -> Run:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
@@ -208,7 +258,7 @@ def _square(problem: InfoNce, device: torch.device) -> str | None:
 
 
 @implementation(
-    "info_nce", "sentence-transformers cached MNRL", package="sentence-transformers", limits=_square, does_backward=True
+    "info_nce", "sentence-transformers cached MNRL", packages=("sentence-transformers",), limits=_square, does_backward=True
 )
 def cached_multiple_negatives(problem: InfoNce) -> Run:
     """Chunks of 512 rows: its default of 32, chosen for the encoder's memory, makes thin products."""

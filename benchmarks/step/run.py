@@ -47,19 +47,22 @@ class StepClock(TrainerCallback):
             self.micro_batches.append(self.case.micro_batch(self.contender))
 
 
-def run_step(case: StepCase, contender: str, rows_file: Path | None) -> Row:
-    """The row of results; on a GPU from a process of its own, whose memory is capped and whose patches end with it.
+def run_step(case: StepCase, contender: str, rows_file: Path | None, limit: float = 600.0) -> Row:
+    """The row of results; on a GPU from a process of its own, whose memory is capped, whose patches end with it, and which has `limit` seconds.
 
     A contender that runs out of memory starts afresh with micro-batches half as large, until it runs or cannot have smaller ones.
     """
     head: Row = {"family": "train_step", "problem": case.name, "implementation": contender}
     if reason := obstacle(contender):
         return head | {"status": "not run", "reason": reason}
+    until = time.monotonic() + limit
     while True:
         arguments = (dataclasses.asdict(case), contender, str(rows_file) if rows_file else None)
         try:
             measured = (
-                in_fresh_process(__name__, "measure_step", *arguments) if device().type == "cuda" else measure_step(*arguments)
+                in_fresh_process(__name__, "measure_step", *arguments, timeout=max(1.0, until - time.monotonic()))
+                if device().type == "cuda"
+                else measure_step(*arguments)
             )
             return head | measured | {"status": "ok"}
         except (FreshProcessError, torch.OutOfMemoryError) as error:

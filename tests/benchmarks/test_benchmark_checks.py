@@ -1,20 +1,16 @@
 """The gate in front of every speed: what it lets pass, and what it does not."""
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from alignx_kernels.info_nce import reference as info_nce_reference
 from alignx_kernels.language_matching import reference as matching_reference
 
-import benchmarks
 from benchmarks import measure as measuring
 from benchmarks import truth
 from benchmarks.implementations import REGISTRY, Implementation, find, implementations
 from benchmarks.implementations.info_nce import eager
-from benchmarks.problems import FULL, GPU, InfoNce, LanguageMatching, PooledInfoNce, SpanMean, problems
+from benchmarks.problems import AUTOCAST, FULL, GPU, InfoNce, LanguageMatching, PooledInfoNce, SpanMean, problems
 from benchmarks.rates import Rates
 from benchmarks.step.cases import CPU_CASES, GPU_CASES
 from benchmarks.step.contenders import BUILDERS
@@ -27,12 +23,15 @@ SMALL = [
     LanguageMatching(34, 20, "fp32", width=12),
     SpanMean(300, 7, 20, "fp32"),
     PooledInfoNce(700, 31, 24, "fp32", symmetric=True),
+    InfoNce(61, 97, 24, AUTOCAST),
 ]
 PEERS = {
     "torch eager",
     "torch.compile",
     "torch linear_cross_entropy",
     "liger",
+    "liger sm_90",
+    "quack",
     "cut-cross-entropy",
     "inf-cl",
     "memeff",
@@ -70,12 +69,6 @@ def test_the_chunked_path_takes_no_time_from_others_on_a_gpu():
     assert "chunked path is for CPUs" in chunked.obstacle(large, gpu)
     assert chunked.obstacle(small, gpu) is None
     assert chunked.obstacle(large, CPU) is None
-
-
-def test_every_training_step_is_in_one_part_of_the_gpu_script():
-    script = (Path(benchmarks.__file__).parent / "gpu.sh").read_text()
-    for case in GPU_CASES:
-        assert len(re.findall(rf"\b{case.name}\b", script)) == 1, case.name
 
 
 def _half_the_loss(problem):
@@ -117,14 +110,13 @@ def test_a_wrong_implementation_gets_no_speed(build, named):
     assert not {"forward", "forward+backward", "extra_bytes"} & set(row)
 
 
-def test_a_failing_peer_is_noted_and_ours_is_raised():
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_failure_is_noted(ours):
     def fails(problem):
         raise RuntimeError("no such kernel\nsecond line")
 
-    row = measuring.measure(SMALL[0], Implementation("info_nce", "peer", fails), Rates(CPU), seconds=0.0)
+    row = measuring.measure(SMALL[0], Implementation("info_nce", "broken", fails, ours=ours), Rates(CPU), seconds=0.0)
     assert (row["status"], row["reason"]) == ("failed", "RuntimeError: no such kernel")
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        measuring.measure(SMALL[0], Implementation("info_nce", "ours", fails, ours=True), Rates(CPU), seconds=0.0)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from alignx_fast import logs
+from alignx_fast import logs, process
 from alignx_fast.errors import UserError
 from alignx_fast.process import set_up_process
 
@@ -296,8 +296,11 @@ def recipes_copy(name: str, target: HomePath = Path()) -> None:
 def main() -> None:
     """Entry point: a user's mistake ends in one sentence and exit code 2, Ctrl-C in 130."""
     set_up_process()
-    logs.configure()
+    if process.rank() == 0:  # the others would say the same
+        logs.configure()
     try:
+        if process.count() > 1 and sys.argv[1:2] != ["train"]:
+            raise UserError("Only `train` runs as several processes: give this command without torchrun or accelerate.")
         app()
     except UserError as error:
         sys.exit(_say(str(error), 2))
@@ -324,5 +327,6 @@ def main() -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"alignx-fast: {text}", file=sys.stderr)
+    if process.local_rank() == 0:  # every process has the sentence
+        print(f"alignx-fast: {text}", file=sys.stderr)
     return code

@@ -1,10 +1,25 @@
-"""What libraries would fetch, send or print unasked, switched off: for the whole process by the command line, else around an import."""
+"""This process: its place among those that torchrun has started, and what libraries would fetch, send or print unasked, switched off."""
 
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def count() -> int:
+    """Processes that torchrun or accelerate has started for this command."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this one, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """The number of this one among those on its machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def set_up_process() -> None:

@@ -147,9 +147,9 @@ def process_bytes(device: torch.device) -> int:
 
 
 def card_bytes() -> int:
-    """Memory of the first GPU, or the share of it that the process is allowed."""
-    total = torch.cuda.get_device_properties(0).total_memory
-    return int(torch.cuda.get_per_process_memory_fraction(0) * total)
+    """Memory of the GPU in use, or the share of it that the process is allowed."""
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return int(torch.cuda.get_per_process_memory_fraction() * total)
 
 
 def _largest(at: Callable[[int], Plan], least: int, most: int) -> int | None:

@@ -89,7 +89,13 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
 
 
 @app.command
-def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = None, measure: bool = False) -> None:
+def plan(
+    recipe: Recipe = "quickstart",
+    *settings: Overrides,
+    gpu: str | None = None,
+    measure: bool = False,
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+) -> None:
     """Show where the memory goes and how long a step takes, before any weight is loaded.
 
     Parameters
@@ -98,10 +104,12 @@ def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = 
         Memory of the card, such as 24GiB; default: the card of this machine, or 24GiB.
     measure:
         Run one step with random weights on this machine's GPU and set it beside the plan.
+    processes:
+        GPUs that share each step, as `torchrun --nproc-per-node` starts them.
     """
     from alignx_fast.verbs.plan import show
 
-    show(settings_from(recipe, settings), gpu, measured=measure)
+    show(settings_from(recipe, settings), gpu, measured=measure, processes=processes)
 
 
 @app.command

@@ -25,8 +25,10 @@ def local_rank() -> int:
 def set_up_process() -> None:
     """Prepare the process of the command line, before any heavy import; what the user has set in the environment stays."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars fill log files with thousands of lines
+    if not sys.stderr.isatty() or local_rank():
+        os.environ.setdefault(
+            "HF_HUB_DISABLE_PROGRESS_BARS", "1"
+        )  # bars fill log files with thousands of lines, and one is enough
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings are about matters that the user did not choose
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns in every process that was forked
     # With the `kernels` package installed, transformers and bitsandbytes would fetch compiled code from the hub.

@@ -45,7 +45,7 @@ from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.folder import holds_results, open_folder, write_settings
 from alignx_fast.training.inputs import Fingerprints, RunInputs, data_fingerprints, model_fingerprint, refuse
-from alignx_fast.training.lock import only_writer
+from alignx_fast.training.lock import HOLDER_FILE, only_writer
 from alignx_fast.training.processes import ALONE, Processes, join
 from alignx_fast.training.sampler import rows_in_step
 from alignx_fast.training.stage import optimizer_name, run_stage
@@ -95,7 +95,7 @@ class Run:
         self.inputs, self.accept_changes = RunInputs(self.folder), accept_changes
         self.accepted: list[str] = []
         self.base = processes.first(self._open)
-        if not (self.folder / "settings.yaml").is_file():
+        if not (self.folder / HOLDER_FILE).is_file():
             raise UserError(
                 f"{self.folder} is another folder on {platform.node()}: all machines of a run need one folder that they share."
             )

@@ -1,16 +1,31 @@
 """Several processes train what one trains: gathered negatives, summed gradients, and the ways in which a run may end."""
 
+import itertools
+import shutil
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.processes import run_together
+from support.runs import settings
 from support.tiny_models import random_rows, tiny_model
 from transformers import TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, LoraSettings, StageSettings
+from alignx_fast.config import AlignSettings, InstructSettings, LoraSettings, Settings, StageSettings
+from alignx_fast.data.packing import assign
+from alignx_fast.errors import UserError
 from alignx_fast.models.adapters import add_adapters
+from alignx_fast.training import run as run_module
+from alignx_fast.training.callbacks import read_lines
+from alignx_fast.training.checkpoints import sha256
+from alignx_fast.training.processes import join, refuse_engines
+from alignx_fast.training.run import train
+from alignx_fast.training.sampler import rows_in_step
+from alignx_fast.training.step import AlignStep
 from alignx_fast.training.trainer import AlignXTrainer
 
 STEPS = 5
@@ -48,7 +63,7 @@ def trained(names: list[str]) -> dict[str, dict[str, torch.Tensor]]:
     return {name: train_one(*CASES[name], adapters=name == "adapters") for name in names}
 
 
-def train_one(settings: StageSettings, tokens: int, optimizer: str, *, adapters: bool) -> dict[str, torch.Tensor]:
+def train_one(stage: StageSettings, tokens: int, optimizer: str, *, adapters: bool) -> dict[str, torch.Tensor]:
     model = tiny_model()
     if adapters:
         torch.manual_seed(1)
@@ -70,7 +85,7 @@ def train_one(settings: StageSettings, tokens: int, optimizer: str, *, adapters:
         trainer = AlignXTrainer(
             model=model,
             args=args,
-            settings=settings,
+            settings=stage,
             train_dataset=rows,
             eval_dataset=rows,
             align_layer=2,
@@ -116,3 +131,131 @@ def test_two_processes_train_what_one_does() -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_what_one_does(count: int) -> None:
     assert_same(count, list(CASES))
+
+
+# Whole runs.
+
+DROPOUT = {"tuning": "lora", "lora.dropout": 0.3}
+
+
+def scenarios(folder: Path) -> dict[str, str]:
+    """What becomes of some runs of this process and the others; the sentence of those that fail."""
+    found = {}
+    for name, change in (
+        ("whole", None),
+        ("step", (AlignStep, "forward_backward", fail_once(1, RuntimeError("cosmic ray"), call=4))),
+        ("memory", (AlignStep, "first_pass", fail_once(1, torch.OutOfMemoryError("CUDA out of memory"), call=3))),
+        ("loading", (run_module, "load_model", fail_once(1, UserError("Weights of another node."), call=1))),
+        ("preparing", (run_module, "prepare", fail_once(0, UserError("No rows."), call=1))),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "empty_cache", lambda: None)
+            if change:
+                owner, function, failing = change
+                patch.setattr(owner, function, failing(getattr(owner, function)))
+            try:
+                train(wanted(folder, name), resume=False)
+                found[name] = "trained"
+            except Exception as error:
+                found[name] = f"{type(error).__name__}: {error}"
+    train(wanted(folder, "step"), resume=True)
+    train(wanted(folder, "one, then two"), resume=True)
+    train(wanted(folder, "dropout", **DROPOUT), resume=False)
+    join().first(lambda: (shutil.copytree(folder / "dropout", folder / "dropout, cut"), cut(folder / "dropout, cut")))
+    train(wanted(folder, "dropout, cut", **DROPOUT), resume=True)
+    return found
+
+
+def fail_once(rank: int, error: Exception, *, call: int) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """A function that fails in one process at one of its calls."""
+
+    def failing(function: Callable[..., object]) -> Callable[..., object]:
+        calls = itertools.count(1)
+
+        def called(*arguments: object, **options: object) -> object:
+            if next(calls) == call and join().rank == rank:
+                raise error
+            return function(*arguments, **options)
+
+        return called
+
+    return failing
+
+
+def wanted(folder: Path, run: str, **model: object) -> Settings:
+    chosen = settings(folder, run, **model)
+    chosen.align.log_every = 1
+    chosen.align.save_every = 2
+    chosen.align.matching.scope = "step"
+    chosen.align.tokens_per_micro_batch = 300
+    return chosen
+
+
+def cut(run: Path) -> None:
+    """As if it had been killed after step 2."""
+    for done in ("model", "align/model", "align/checkpoint-4"):
+        shutil.rmtree(run / done)
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_lines(run / "log.jsonl") if "loss" in line]
+
+
+def test_runs_of_two_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One log, one writer; a failure in one ends both; a checkpoint goes on in another number of processes."""
+    train(wanted(tmp_path, "alone"), resume=False)
+    shutil.copytree(tmp_path / "alone", tmp_path / "one, then two")
+    cut(tmp_path / "one, then two")
+    capfd.readouterr()
+    first, second = run_together(2, scenarios, tmp_path)
+    assert first == {
+        "whole": "trained",
+        "step": "OtherProcessError: Process 1: RuntimeError: cosmic ray",
+        "memory": "trained",
+        "loading": "OtherProcessError: Process 1: Weights of another node.",
+        "preparing": "UserError: No rows.",
+    }
+    assert second == first | {
+        "step": "RuntimeError: cosmic ray",
+        "loading": "UserError: Weights of another node.",
+        "preparing": "OtherProcessError: Process 0: No rows.",
+    }
+    assert capfd.readouterr().out.count("Report:") == 6
+    shutil.copytree(tmp_path / "whole", tmp_path / "two, then one")
+    cut(tmp_path / "two, then one")
+    train(wanted(tmp_path, "two, then one"), resume=True)
+    expected = load_file(tmp_path / "alone" / "model" / "model.safetensors")
+    for run in ("whole", "step", "memory", "one, then two", "two, then one"):
+        assert losses(tmp_path / run) == pytest.approx(losses(tmp_path / "alone"), rel=1e-4), run
+        assert not (tmp_path / run / "lock").exists()
+        model = load_file(tmp_path / run / "model" / "model.safetensors")
+        for name, value in expected.items():
+            torch.testing.assert_close(model[name], value, rtol=1e-3, atol=1e-4, msg=f"{run}: {name}")
+    for run, resumed, file in (("whole", "step", "model"), ("dropout", "dropout, cut", "adapter_model")):
+        assert sha256(tmp_path / run / "model" / f"{file}.safetensors") == sha256(
+            tmp_path / resumed / "model" / f"{file}.safetensors"
+        )
+
+
+def test_engines_that_split_a_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="FSDP is not supported"):
+        refuse_engines()
+
+
+def test_a_step_with_fewer_rows_than_processes_is_refused() -> None:
+    with pytest.raises(UserError, match="8 processes cannot share 4 rows a step"):
+        rows_in_step(AlignSettings(pairs_per_step=4), 100, 8)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("budget", [1, 17, 40, 10_000])
+def test_micro_batches_are_shared_evenly(processes: int, budget: int) -> None:
+    lengths = [len(row["input_ids"]) for row in random_rows(20)]
+    bins = assign(lengths, budget, processes)
+    assert sorted(i for bin_ in bins for i in bin_) == list(range(20))
+    assert all(bins)
+    assert all(len(bin_) == 1 or sum(lengths[i] for i in bin_) <= budget for bin_ in bins)
+    assert len(bins) % processes == 0 or len(bins) == 20
+    if len(assign(lengths, budget)) % processes == 0:
+        assert bins == assign(lengths, budget)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import nn
 
 from alignx_fast import process
-from alignx_fast.errors import UserError, first_line
+from alignx_fast.errors import UserError
 from alignx_fast.hardware import on_gpu
 from alignx_fast.losses.base import Vectors
 from alignx_fast.training.cache import concatenate
@@ -271,6 +271,9 @@ def _reachable() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        lost = LostProcessError(f"Another process of this run has ended or cannot be reached ({first_line(error)[:200]})")
+        lost = LostProcessError(
+            "Another process of this run has ended or cannot be reached, and what it printed says why; the same command with --resume goes on "
+            "from the last checkpoint."
+        )
         vars(lost)[AGREED] = True
         raise lost from error

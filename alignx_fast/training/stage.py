@@ -61,6 +61,7 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
         report_to=list(settings.tracking) or "none",
         run_name=settings.name,
         disable_tqdm=True,
+        log_level_replica="error",
         remove_unused_columns=False,
     )
 

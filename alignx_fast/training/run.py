@@ -109,10 +109,9 @@ class Run:
         """Run every part that is not done yet; returns the report."""
         stages, evaluates = self.settings.stages, self.settings.evaluation.enabled
         last = StageName(stages[-1])
-        for stage in stages:
-            self.processes.first(lambda stage=stage: self._prepare(stage))  # type: ignore[misc]  # mypy takes the default for an argument
-            if not self.processes.is_first:
-                self._prepare(stage)
+        self.processes.first(self._prepare_stages)
+        if not self.processes.is_first:  # from the cache that the first has filled
+            self._prepare_stages()
         self._compare_inputs()
         if evaluates:
             self._evaluate(EvaluatedAt.BEFORE, lambda: self._load(None))
@@ -153,6 +152,10 @@ class Run:
             publish(partial, folder)
         return str(folder)
 
+    def _prepare_stages(self) -> None:
+        for stage in self.settings.stages:
+            self._prepare(stage)
+
     def _prepare(self, stage: Stage) -> None:
         log.info("Preparing the data of stage %s ...", stage)
         prepared = prepare(self.settings, self.tokenizer, stage)
@@ -171,7 +174,7 @@ class Run:
         now = data_fingerprints(self.prepared) | {BASE: self._base_fingerprint()}
         for part, value in now.items():
             if len(set(self.processes.each(value))) > 1:
-                raise UserError(f"The processes of this run do not all find the same: {part} differ between machines.")
+                raise UserError(f"The machines of this run do not all find the same for {part}: give them the same files.")
         self.processes.first(lambda: self._go_on_with(now))
 
     def _go_on_with(self, now: Fingerprints) -> None:

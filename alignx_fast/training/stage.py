@@ -9,7 +9,7 @@ from alignx_kernels import choose_implementation
 from torch import nn
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
+from alignx_fast.config import AlignSettings, InstructSettings, ModelSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import publish, read_object, write_json
 from alignx_fast.hardware import device, dtype_name, on_gpu, product_dtype, weight_dtype
@@ -157,7 +157,7 @@ def run_stage(
         raise
     finally:
         progress.close()
-    processes.first(lambda: _finish(folder, model, tokenizer, trainer))
+    processes.first(lambda: _finish(folder, model, tokenizer, trainer, settings.model))
 
 
 def _begin_log(
@@ -179,13 +179,15 @@ def _begin_log(
     return run_log
 
 
-def _finish(folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast, trainer: AlignXTrainer) -> None:
+def _finish(
+    folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast, trainer: AlignXTrainer, settings: ModelSettings
+) -> None:
     """Save the model under its name, which marks the stage as done."""
     write_json(folder / "stage.json", {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step})
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
-    if settings.model.tuning != "full":
-        save_tuning(partial, settings.model)
+    if settings.tuning != "full":
+        save_tuning(partial, settings)
     publish(partial, folder / "model")

@@ -22,6 +22,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def local_count() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+
+
 def set_up_process() -> None:
     """Prepare the process of the command line, before any heavy import; what the user has set in the environment stays."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -163,20 +163,24 @@ class Processes:
         """
         if self.count == 1:
             return list(own)
-        self._all_well()
         by_rank = [list(sizes[rank :: self.count]) for rank in range(self.count)]
-        parts = [self._gathered(whole, by_rank) for whole in concatenate(own)]
+        rows = max(map(sum, by_rank))
+        exchanges = [self._buffers(whole, rows) for whole in concatenate(own)]
+        self._all_well()  # all of them have the memory for it
+        with _reachable():
+            for filled, received in exchanges:
+                dist.all_gather(received, filled)
+        parts = [
+            [torch.split(whole[: sum(sizes)], sizes) for whole, sizes in zip(received, by_rank, strict=True)]
+            for _, received in exchanges
+        ]
         return [tuple(part[i % self.count][i // self.count] for part in parts) for i in range(len(sizes))]
 
-    def _gathered(self, own_ND: torch.Tensor, by_rank: list[list[int]]) -> list[tuple[torch.Tensor, ...]]:
-        """[N, D] of every process, cut into its micro-batches; filled up to one length on the way."""
-        rows = max(map(sum, by_rank))
+    def _buffers(self, own_ND: torch.Tensor, rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """[N, D] filled up with zeros to `rows`, and room for that of every process."""
         filled_RD = own_ND.new_zeros(rows, *own_ND.shape[1:])
         filled_RD[: len(own_ND)] = own_ND
-        received = [torch.empty_like(filled_RD) for _ in by_rank]
-        with _reachable():
-            dist.all_gather(received, filled_RD)
-        return [torch.split(part[: sum(sizes)], sizes) for part, sizes in zip(received, by_rank, strict=True)]
+        return filled_RD, [torch.empty_like(filled_RD) for _ in range(self.count)]
 
     def sum(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace tensors by their sums over all processes."""
@@ -222,13 +226,14 @@ def join() -> Processes:
     Raises:
         UserError: they were to use an engine that is not supported, or there are fewer GPUs than processes.
     """
+    refuse_engines()
     if process.count() == 1:
         return ALONE
-    refuse_engines()
     if on_gpu():
-        if process.local_rank() >= torch.cuda.device_count():
+        gpus = torch.cuda.device_count()
+        if process.local_count() > gpus:
             raise UserError(
-                f"{platform.node()} has {torch.cuda.device_count()} GPUs for more processes: give torchrun --nproc-per-node {torch.cuda.device_count()}."
+                f"{platform.node()} has {gpus} GPUs for {process.local_count()} processes: give torchrun --nproc-per-node {gpus}."
             )
         torch.cuda.set_device(process.local_rank())
     if not dist.is_initialized():

@@ -46,7 +46,7 @@ CASES: dict[str, tuple[StageSettings, int, str]] = {
     "adapters": (AlignSettings.model_validate(ALIGN), 60, "sgd"),
 }
 """Settings, tokens in a micro-batch, optimizer. AdamW makes whole steps of gradients that are nothing but rounding errors."""
-FAST = ["ntp", "own", "apart", "adapters"]
+FAST = ["ntp", "own", "adapters"]
 
 
 class Opening:
@@ -123,6 +123,55 @@ def assert_same(count: int, names: list[str]) -> None:
                 assert torch.equal(other[name][part], every[0][name][part]), f"{name}: {part} differs between processes"
 
 
+def agreements() -> list[str]:
+    """What this process raises when the second fails at different places while the first is elsewhere."""
+    together, raised = join(), []
+    fails = together.rank == 1
+
+    def outside() -> None:
+        if fails:
+            raise UserError("Another file here.")
+        together.first(lambda: None)
+
+    def before_gathering() -> None:
+        if fails:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        together.gather([(torch.zeros(2, 3),)], [2, 2])
+
+    def at_the_end() -> None:
+        together.sum([torch.zeros(3)])
+        if fails:
+            raise ValueError("of a library")
+
+    def in_the_first() -> None:
+        together.first(lambda: 1 / 0)
+
+    for place in (outside, before_gathering, at_the_end, in_the_first):
+        try:
+            with together.agreed(), together.agreed():
+                place()
+        except Exception as error:
+            raised.append(f"{type(error).__name__}: {error}")
+    assert together.each(together.rank) == [0, 1]
+    return raised
+
+
+def test_no_process_waits_for_one_that_failed() -> None:
+    first, second = run_together(2, agreements)
+    assert first == [
+        "OtherProcessError: Process 1: Another file here.",
+        "OutOfMemoryError: Another process ran out of memory.",
+        "OtherProcessError: Process 1: ValueError: of a library",
+        "ZeroDivisionError: division by zero",
+    ]
+    assert second == [
+        "UserError: Another file here.",
+        "OutOfMemoryError: CUDA out of memory",
+        "ValueError: of a library",
+        "OtherProcessError: Process 0: ZeroDivisionError: division by zero",
+    ]
+
+
 def test_two_processes_train_what_one_does() -> None:
     assert_same(2, FAST)
 
@@ -138,32 +187,36 @@ def test_processes_train_what_one_does(count: int) -> None:
 DROPOUT = {"tuning": "lora", "lora.dropout": 0.3}
 
 
-def scenarios(folder: Path) -> dict[str, str]:
-    """What becomes of some runs of this process and the others; the sentence of those that fail."""
+def failing_runs(folder: Path, names: list[str]) -> dict[str, str]:
+    """What becomes of runs of this process and the others in which something fails in one: the sentence of each."""
+    cases = {
+        "step": (AlignStep, "forward_backward", fail_once(1, RuntimeError("cosmic ray"), call=4)),
+        "memory": (AlignStep, "first_pass", fail_once(1, torch.OutOfMemoryError("CUDA out of memory"), call=3)),
+        "loading": (run_module, "load_model", fail_once(1, UserError("Weights of another node."), call=1)),
+        "preparing": (run_module, "prepare", fail_once(0, UserError("No rows."), call=1)),
+    }
     found = {}
-    for name, change in (
-        ("whole", None),
-        ("step", (AlignStep, "forward_backward", fail_once(1, RuntimeError("cosmic ray"), call=4))),
-        ("memory", (AlignStep, "first_pass", fail_once(1, torch.OutOfMemoryError("CUDA out of memory"), call=3))),
-        ("loading", (run_module, "load_model", fail_once(1, UserError("Weights of another node."), call=1))),
-        ("preparing", (run_module, "prepare", fail_once(0, UserError("No rows."), call=1))),
-    ):
+    for name in names:
+        owner, function, failing = cases[name]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch.cuda, "empty_cache", lambda: None)
-            if change:
-                owner, function, failing = change
-                patch.setattr(owner, function, failing(getattr(owner, function)))
+            patch.setattr(owner, function, failing(getattr(owner, function)))
             try:
                 train(wanted(folder, name), resume=False)
                 found[name] = "trained"
             except Exception as error:
                 found[name] = f"{type(error).__name__}: {error}"
     train(wanted(folder, "step"), resume=True)
+    return found
+
+
+def whole_runs(folder: Path) -> None:
+    """Runs without a failure, and others that go on from their middle."""
+    train(wanted(folder, "whole"), resume=False)
     train(wanted(folder, "one, then two"), resume=True)
     train(wanted(folder, "dropout", **DROPOUT), resume=False)
     join().first(lambda: (shutil.copytree(folder / "dropout", folder / "dropout, cut"), cut(folder / "dropout, cut")))
     train(wanted(folder, "dropout, cut", **DROPOUT), resume=True)
-    return found
 
 
 def fail_once(rank: int, error: Exception, *, call: int) -> Callable[[Callable[..., object]], Callable[..., object]]:
@@ -201,40 +254,60 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in read_lines(run / "log.jsonl") if "loss" in line]
 
 
-def test_runs_of_two_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One log, one writer; a failure in one ends both; a checkpoint goes on in another number of processes."""
+def assert_trained_alike(folder: Path, run: str) -> None:
+    """A run ended with the losses and weights of the run `alone`, and let go of its folder."""
+    assert losses(folder / run) == pytest.approx(losses(folder / "alone"), rel=1e-4), run
+    assert not (folder / run / "lock").exists()
+    model = load_file(folder / run / "model" / "model.safetensors")
+    for name, value in load_file(folder / "alone" / "model" / "model.safetensors").items():
+        torch.testing.assert_close(model[name], value, rtol=1e-3, atol=1e-4, msg=f"{run}: {name}")
+
+
+@pytest.mark.slow
+def test_a_failure_in_one_process_ends_both(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With the steps before it saved, from which both go on."""
     train(wanted(tmp_path, "alone"), resume=False)
-    shutil.copytree(tmp_path / "alone", tmp_path / "one, then two")
-    cut(tmp_path / "one, then two")
     capfd.readouterr()
-    first, second = run_together(2, scenarios, tmp_path)
-    assert first == {
-        "whole": "trained",
-        "step": "OtherProcessError: Process 1: RuntimeError: cosmic ray",
+    first, second = run_together(2, failing_runs, tmp_path, ["step"])
+    assert first == {"step": "OtherProcessError: Process 1: RuntimeError: cosmic ray"}
+    assert second == {"step": "RuntimeError: cosmic ray"}
+    assert capfd.readouterr().out.count("Report:") == 1
+    assert_trained_alike(tmp_path, "step")
+
+
+@pytest.mark.slow
+def test_failures_of_every_kind(tmp_path: Path) -> None:
+    train(wanted(tmp_path, "alone"), resume=False)
+    first, second = run_together(2, failing_runs, tmp_path, ["memory", "loading", "preparing", "step"])
+    assert first | {"step": ""} == {
         "memory": "trained",
         "loading": "OtherProcessError: Process 1: Weights of another node.",
         "preparing": "UserError: No rows.",
+        "step": "",
     }
-    assert second == first | {
-        "step": "RuntimeError: cosmic ray",
+    assert second | {"step": ""} == first | {
         "loading": "UserError: Weights of another node.",
         "preparing": "OtherProcessError: Process 0: No rows.",
+        "step": "",
     }
-    assert capfd.readouterr().out.count("Report:") == 6
+    for run in ("memory", "step"):
+        assert_trained_alike(tmp_path, run)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_number_of_processes(tmp_path: Path) -> None:
+    """And exactly in the same number, dropout included."""
+    train(wanted(tmp_path, "alone"), resume=False)
+    shutil.copytree(tmp_path / "alone", tmp_path / "one, then two")
+    cut(tmp_path / "one, then two")
+    run_together(2, whole_runs, tmp_path)
     shutil.copytree(tmp_path / "whole", tmp_path / "two, then one")
     cut(tmp_path / "two, then one")
     train(wanted(tmp_path, "two, then one"), resume=True)
-    expected = load_file(tmp_path / "alone" / "model" / "model.safetensors")
-    for run in ("whole", "step", "memory", "one, then two", "two, then one"):
-        assert losses(tmp_path / run) == pytest.approx(losses(tmp_path / "alone"), rel=1e-4), run
-        assert not (tmp_path / run / "lock").exists()
-        model = load_file(tmp_path / run / "model" / "model.safetensors")
-        for name, value in expected.items():
-            torch.testing.assert_close(model[name], value, rtol=1e-3, atol=1e-4, msg=f"{run}: {name}")
-    for run, resumed, file in (("whole", "step", "model"), ("dropout", "dropout, cut", "adapter_model")):
-        assert sha256(tmp_path / run / "model" / f"{file}.safetensors") == sha256(
-            tmp_path / resumed / "model" / f"{file}.safetensors"
-        )
+    for run in ("whole", "one, then two", "two, then one"):
+        assert_trained_alike(tmp_path, run)
+    models = [tmp_path / run / "model" / "adapter_model.safetensors" for run in ("dropout", "dropout, cut")]
+    assert sha256(models[0]) == sha256(models[1])
 
 
 def test_engines_that_split_a_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from alignx_fast import logs
+from alignx_fast import logs, process
 from alignx_fast.errors import UserError
 from alignx_fast.process import set_up_process
 
@@ -89,7 +89,13 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
 
 
 @app.command
-def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = None, measure: bool = False) -> None:
+def plan(
+    recipe: Recipe = "quickstart",
+    *settings: Overrides,
+    gpu: str | None = None,
+    measure: bool = False,
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+) -> None:
     """Show where the memory goes and how long a step takes, before any weight is loaded.
 
     Parameters
@@ -98,10 +104,12 @@ def plan(recipe: Recipe = "quickstart", *settings: Overrides, gpu: str | None = 
         Memory of the card, such as 24GiB; default: the card of this machine, or 24GiB.
     measure:
         Run one step with random weights on this machine's GPU and set it beside the plan.
+    processes:
+        GPUs that share each step, as `torchrun --nproc-per-node` starts them.
     """
     from alignx_fast.verbs.plan import show
 
-    show(settings_from(recipe, settings), gpu, measured=measure)
+    show(settings_from(recipe, settings), gpu, measured=measure, processes=processes)
 
 
 @app.command
@@ -314,8 +322,11 @@ def recipes_copy(name: str, target: HomePath = Path()) -> None:
 def main() -> None:
     """Entry point: a user's mistake ends in one sentence and exit code 2, Ctrl-C in 130."""
     set_up_process()
-    logs.configure()
+    if process.rank() == 0:  # the others would say the same
+        logs.configure()
     try:
+        if process.count() > 1 and sys.argv[1:2] != ["train"]:
+            raise UserError("Only `train` runs as several processes: give this command without torchrun or accelerate.")
         app()
     except UserError as error:
         sys.exit(_say(str(error), 2))
@@ -342,5 +353,6 @@ def main() -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"alignx-fast: {text}", file=sys.stderr)
+    if process.local_rank() == 0:  # every process has the sentence
+        print(f"alignx-fast: {text}", file=sys.stderr)
     return code

@@ -4,6 +4,7 @@ import resource
 
 import torch
 
+from alignx_fast import process
 from alignx_fast.config import BUILTIN_TINY, ModelSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -15,8 +16,8 @@ def on_gpu() -> bool:
 
 
 def device() -> torch.device:
-    """The first CUDA GPU where there is one, else the CPU."""
-    return torch.device("cuda", 0) if on_gpu() else torch.device("cpu")
+    """The CUDA GPU of this process, which is the first where it is alone, else the CPU."""
+    return torch.device("cuda", process.local_rank()) if on_gpu() else torch.device("cpu")
 
 
 def bf16_works() -> bool:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "fields": set(),
     "logs": set(),
     "process": set(),
-    "hardware": {"config"},
+    "hardware": {"config", "process"},
     # A loss's settings lie below the configuration, which is made of them; the list of losses of a stage lies above it.
     "losses": LOSS_SETTINGS,
     "losses.next_token": LOSS_SETTINGS | {"models"},
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "evaluation.significance",
         "evaluation.spbleu",
     },
-    "training": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report"},
+    "training": DATA_AND_MODELS | {"process", "environment", "memory", "evaluation", "report"},
     "study": DATA_AND_MODELS | {"reading", "recipes", "evaluation", "report", "training", "comparison"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training", "comparison", "study"},
     "cli": {"errors", "logs", "process", "environment", "config", "reading", "recipes", "training", "verbs", "report"},

@@ -65,10 +65,11 @@ def pack(
     *,
     train_on_prompt: bool,
     rows: Sequence[int] | None = None,
+    processes: int = 1,
 ) -> list[PackedBatch]:
     """Every example in exactly one batch of at most `tokens_per_micro_batch` tokens; a longer example is a batch of its own.
 
-    `rows` are the examples' dataset indices, default 0, 1, ...
+    `rows` are the examples' dataset indices, default 0, 1, ...; `processes` share the batches, each as many where there are rows enough.
 
     Raises:
         ValueError: the budget is not positive, or `rows` and `examples` differ in length.
@@ -78,7 +79,7 @@ def pack(
     rows = range(len(examples)) if rows is None else rows
     if len(rows) != len(examples):
         raise ValueError(f"{len(rows)} row numbers for {len(examples)} examples: give one for each")
-    bins = assign([len(example["input_ids"]) for example in examples], tokens_per_micro_batch)
+    bins = assign([len(example["input_ids"]) for example in examples], tokens_per_micro_batch, processes)
     return [collate([examples[i] for i in bin_], train_on_prompt=train_on_prompt, rows=[rows[i] for i in bin_]) for bin_ in bins]
 
 
@@ -113,16 +114,20 @@ def collate(examples: Sequence[Example], *, train_on_prompt: bool, rows: Sequenc
     )
 
 
-def assign(lengths: Sequence[int], budget: int) -> list[list[int]]:
+def assign(lengths: Sequence[int], budget: int, processes: int = 1) -> list[list[int]]:
     """Indices of `lengths` in bins of at most `budget`, as few bins as best-fit decreasing needs, then evened out.
 
-    An item above the budget gets a bin of its own. Indices rise inside every bin.
+    An item above the budget gets a bin of its own. Indices rise inside every bin. The number of bins is a multiple of `processes`, or that of
+    the items where they are fewer.
     """
     long = [[i] for i, length in enumerate(lengths) if length > budget]
     order = sorted((i for i, length in enumerate(lengths) if length <= budget), key=lambda i: (-lengths[i], i))
     bins = _best_fit(lengths, order, budget)
-    even = _spread(lengths, order, len(bins))
-    if all(sum(lengths[i] for i in bin_) <= budget for bin_ in even):
+    extra = -(len(long) + len(bins)) % processes
+    even = _spread(lengths, order, min(len(bins) + extra, len(order)))
+    while extra and any(sum(lengths[i] for i in bin_) > budget for bin_ in even):
+        even = _spread(lengths, order, min(len(even) + processes, len(order)))
+    if extra or all(sum(lengths[i] for i in bin_) <= budget for bin_ in even):
         bins = even
     return [sorted(bin_) for bin_ in [*long, *bins]]
 

@@ -48,6 +48,13 @@ class Plan:
     step_tokens: int
     """At an assumed length of `speed.TOKENS_PER_ROW` tokens per row."""
     step_seconds: float
+    processes: int = 1
+    """GPUs that share a step, each with the whole model."""
+
+    @property
+    def exchanged(self) -> int:
+        """Bytes that each of several processes sends in a step: gradients in fp32, twice over but for its own part (ring all-reduce)."""
+        return round(2 * (self.processes - 1) / self.processes * 4 * self.trained)
 
     @property
     def peak_phase(self) -> str:
@@ -75,8 +82,10 @@ class Plan:
         return self.total <= self.gpu_bytes
 
 
-def plan(settings: Settings, *, gpu_bytes: int, stage: Stage = "align", gpu_name: str = "") -> Plan:
+def plan(settings: Settings, *, gpu_bytes: int, stage: Stage = "align", gpu_name: str = "", processes: int = 1) -> Plan:
     """Plan a stage for a card of `gpu_bytes`; needs neither GPU nor weights. `gpu_name` picks the card's speed where it is known.
+
+    Several processes, each on such a card, share the tokens of a step; each holds what one alone does.
 
     Raises:
         UserError: the model's configuration cannot be read.
@@ -90,7 +99,7 @@ def plan(settings: Settings, *, gpu_bytes: int, stage: Stage = "align", gpu_name
     most = min(MOST_TOKENS, _round_up(rows * settings.data.max_length))
 
     def at(tokens: int) -> Plan:
-        micro_batches = max(1, -(-step_tokens // tokens))
+        micro_batches = max(processes, -(-step_tokens // tokens))
         passes = speed.body_passes(
             settings.model,
             group,
@@ -115,8 +124,15 @@ def plan(settings: Settings, *, gpu_bytes: int, stage: Stage = "align", gpu_name
             rows_per_step=rows,
             step_tokens=step_tokens,
             step_seconds=speed.step_seconds(
-                sizes, settings.model, gpu, tokens=step_tokens, passes=passes, micro_batches=micro_batches, trained=trained
+                sizes,
+                settings.model,
+                gpu,
+                tokens=step_tokens / processes,
+                passes=passes,
+                micro_batches=-(-micro_batches // processes),
+                trained=trained,
             ),
+            processes=processes,
         )
 
     # A row longer than the budget is a micro-batch of its own, so nothing below the longest row saves memory.
@@ -147,9 +163,9 @@ def process_bytes(device: torch.device) -> int:
 
 
 def card_bytes() -> int:
-    """Memory of the first GPU, or the share of it that the process is allowed."""
-    total = torch.cuda.get_device_properties(0).total_memory
-    return int(torch.cuda.get_per_process_memory_fraction(0) * total)
+    """Memory of the GPU in use, or the share of it that the process is allowed."""
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return int(torch.cuda.get_per_process_memory_fraction() * total)
 
 
 def _largest(at: Callable[[int], Plan], least: int, most: int) -> int | None:

@@ -52,6 +52,11 @@ def sentences(plan: Plan) -> list[str]:
         f"Estimate, not measured: {plan.step_seconds:.1f} s per step of {rows} ({plan.step_tokens / plan.step_seconds:,.0f} tokens/s), "
         f"taking rows of {TOKENS_PER_ROW} tokens and {UTILISATION:.0%} of an {plan.gpu.name}'s {plan.gpu.tflops:,.0f} TFLOP/s."
     )
+    if plan.processes > 1:
+        lines.append(
+            f"On each of {plan.processes} GPUs; every one of them sends {plan.exchanged / GIB:.2f} GiB of gradients a step besides, whose time depends on "
+            "how they are connected and is not in the estimate."
+        )
     lines.append(f"Parameters: {plan.parameters:,}, of which {plan.trained:,} trained." if plan.trained < plan.parameters else "")
     if plan.origin == "published figures":
         lines.append("The model's configuration is not on this machine: published figures of its architecture were used.")

@@ -37,7 +37,7 @@ def body_passes(model: ModelSettings, stage: StageSettings, *, layers: int, alig
     return passes
 
 
-def step_flops(sizes: Sizes, model: ModelSettings, *, tokens: int, passes: float) -> float:
+def step_flops(sizes: Sizes, model: ModelSettings, *, tokens: float, passes: float) -> float:
     """Floating-point operations of one step: 2 per weight, token and pass, and attention over the assumed row length."""
     attention = 4 * sizes.attention * sizes.layers * TOKENS_PER_ROW / 2
     head_passes = 2 + (model.tuning == "full")
@@ -45,7 +45,7 @@ def step_flops(sizes: Sizes, model: ModelSettings, *, tokens: int, passes: float
 
 
 def step_seconds(
-    sizes: Sizes, model: ModelSettings, gpu: Gpu, *, tokens: int, passes: float, micro_batches: int, trained: int
+    sizes: Sizes, model: ModelSettings, gpu: Gpu, *, tokens: float, passes: float, micro_batches: int, trained: int
 ) -> float:
     """Estimated seconds of one optimizer step."""
     products = step_flops(sizes, model, tokens=tokens, passes=passes) / (gpu.tflops * 1e12 * UTILISATION)

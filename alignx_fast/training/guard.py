@@ -50,10 +50,13 @@ class SkippedSteps(TrainerCallback, ExportableState):
         folder: of the stage; the rows of skipped steps are kept in `skipped/` there.
         allowed: steps that may be skipped; None: one in a hundred of the stage, at least 3 and at most 20. Three in a row are too many always.
         tokenizer: makes text of the rows; without one they are kept as tokens.
+        writes: whether this process is the one of several that writes; all of them have all rows of a step.
     """
 
-    def __init__(self, folder: Path, allowed: int | None, tokenizer: PreTrainedTokenizerBase | None) -> None:
-        self.folder, self.allowed, self.tokenizer = folder / "skipped", allowed, tokenizer
+    def __init__(
+        self, folder: Path, allowed: int | None, tokenizer: PreTrainedTokenizerBase | None, *, writes: bool = True
+    ) -> None:
+        self.folder, self.allowed, self.tokenizer, self.writes = folder / "skipped", allowed, tokenizer, writes
         self.count, self.in_a_row, self.skipping = 0, 0, False
 
     def state(self) -> dict[str, dict[str, int]]:
@@ -90,10 +93,8 @@ class SkippedSteps(TrainerCallback, ExportableState):
             UserError: there were too many.
         """
         file = self.folder / f"step-{step}.jsonl"
-        try:
-            write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines(step, reason, rows)))
-        except OSError as error:
-            log.warning("The rows of step %d cannot be kept: %s.", step, error.strerror)
+        if self.writes:
+            self._keep(file, [{"step": step, "reason": reason, "rows": len(rows)}, *map(self._line, rows)])
         allowed = max(3, min(20, steps // 100)) if self.allowed is None else self.allowed
         if hopeless or self.count >= allowed or self.in_a_row + 1 >= IN_A_ROW:
             before = f", and {self.count} steps before it were skipped for the like" if self.count else ""
@@ -114,8 +115,11 @@ class SkippedSteps(TrainerCallback, ExportableState):
         if self.count > steps / 2:
             raise UserError(f"{self.count} of {steps} steps were skipped, and their rows are in {self.folder}: {START_AGAIN}.")
 
-    def _lines(self, step: int, reason: str, rows: Sequence[Example]) -> list[Mapping[str, object]]:
-        return [{"step": step, "reason": reason, "rows": len(rows)}, *map(self._line, rows)]
+    def _keep(self, file: Path, lines: Sequence[Mapping[str, object]]) -> None:
+        try:
+            write_text(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        except OSError as error:
+            log.warning("%s cannot be written: %s.", file, error.strerror)
 
     def _line(self, row: Example) -> Mapping[str, object]:
         if self.tokenizer is None:

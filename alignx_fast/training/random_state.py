@@ -3,6 +3,8 @@
 import torch
 
 RandomState = tuple[torch.Tensor, torch.Tensor | None]
+RANDOM_STATES_FILE = "random_states.pth"
+"""The states of several processes in a checkpoint; that of one alone is in the file of the Trainer."""
 
 
 def random_state(device: torch.device) -> RandomState:

@@ -2,13 +2,17 @@
 
 A run is a list of parts (base model, evaluations, stages), each with a file that appears last and marks it as done. Resuming runs the
 same list and skips what is there; a stage that was cut off continues from its last checkpoint.
+
+Several processes train the stages together. The first of them does the rest, and alone writes; the others wait and read.
 """
 
 import gc
 import importlib.util
 import logging
+import platform
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
@@ -40,9 +44,11 @@ from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.folder import holds_results, open_folder, write_settings
-from alignx_fast.training.inputs import RunInputs, data_fingerprints, model_fingerprint, refuse
-from alignx_fast.training.lock import only_writer
-from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
+from alignx_fast.training.inputs import Fingerprints, RunInputs, data_fingerprints, model_fingerprint, refuse
+from alignx_fast.training.lock import HOLDER_FILE, only_writer
+from alignx_fast.training.processes import ALONE, Processes, join
+from alignx_fast.training.sampler import rows_in_step
+from alignx_fast.training.stage import optimizer_name, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +61,7 @@ def model_of(stage: StageName) -> str:
     return f"the model of stage {stage}"
 
 
-def check_runnable(settings: Settings) -> None:
+def check_runnable(settings: Settings, processes: int = 1) -> None:
     """Refuse what would fail hours later, before anything is read or written.
 
     Raises:
@@ -63,6 +69,7 @@ def check_runnable(settings: Settings) -> None:
     """
     for stage in settings.stages:
         optimizer_name(settings, settings.stage(stage))
+        rows_in_step(settings.stage(stage), settings.stage(stage).step_rows, processes)
     for backend in settings.tracking:
         if importlib.util.find_spec(backend) is None:
             raise UserError(f"tracking names {backend}, which is not installed: `pip install {backend}`, or leave it out.")
@@ -81,13 +88,17 @@ def check_runnable(settings: Settings) -> None:
 class Run:
     """One run folder and the parts that fill it."""
 
-    def __init__(self, settings: Settings, *, resume: bool, accept_changes: bool) -> None:
-        self.settings, self.folder, self.resume = settings, settings.output, resume
+    def __init__(self, settings: Settings, *, resume: bool, accept_changes: bool, processes: Processes = ALONE) -> None:
+        self.settings, self.folder, self.resume, self.processes = settings, settings.output, resume, processes
         self.console = Console(highlight=False, markup=False, emoji=False)
         self.prepared: dict[str, Prepared] = {}
         self.inputs, self.accept_changes = RunInputs(self.folder), accept_changes
-        self.accepted = open_folder(settings, self.inputs, resume=resume, accept_changes=accept_changes)
-        self.base = self._base_model()
+        self.accepted: list[str] = []
+        self.base = processes.first(self._open)
+        if not (self.folder / HOLDER_FILE).is_file():
+            raise UserError(
+                f"{self.folder} is another folder on {platform.node()}: all machines of a run need one folder that they share."
+            )
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(self.base, settings.model)
         self.config = load_config(self.base, settings.model)
         fit_tokenizer(self.tokenizer, self.config, self.base)
@@ -98,8 +109,9 @@ class Run:
         """Run every part that is not done yet; returns the report."""
         stages, evaluates = self.settings.stages, self.settings.evaluation.enabled
         last = StageName(stages[-1])
-        for stage in stages:
-            self._prepare(stage)
+        self.processes.first(self._prepare_stages)
+        if not self.processes.is_first:  # from the cache that the first has filled
+            self._prepare_stages()
         self._compare_inputs()
         if evaluates:
             self._evaluate(EvaluatedAt.BEFORE, lambda: self._load(None))
@@ -117,10 +129,14 @@ class Run:
             model = self._stage(StageName.INSTRUCT, after=StageName.ALIGN if "align" in stages else None, model=model)
         if evaluates:
             self._evaluate(EvaluatedAt.AFTER, lambda: self._use(model, last))
-        self._publish(last)
-        return write_report(self.folder)
+        return self.processes.first(lambda: self._publish(last))
 
     # Parts.
+
+    def _open(self) -> str:
+        """Make the folder ready; returns the base model."""
+        self.accepted = open_folder(self.settings, self.inputs, resume=self.resume, accept_changes=self.accept_changes)
+        return self._base_model()
 
     def _base_model(self) -> str:
         if self.settings.model.path != BUILTIN_TINY:
@@ -135,6 +151,10 @@ class Run:
             save_tiny_model(training_texts(self.settings), self.settings.model, self.settings.seed, partial)
             publish(partial, folder)
         return str(folder)
+
+    def _prepare_stages(self) -> None:
+        for stage in self.settings.stages:
+            self._prepare(stage)
 
     def _prepare(self, stage: Stage) -> None:
         log.info("Preparing the data of stage %s ...", stage)
@@ -152,6 +172,12 @@ class Run:
     def _compare_inputs(self) -> None:
         """Compare data, weights and finished stages with what the run was started with, then write down what it goes on with."""
         now = data_fingerprints(self.prepared) | {BASE: self._base_fingerprint()}
+        for part, value in now.items():
+            if len(set(self.processes.each(value))) > 1:
+                raise UserError(f"The machines of this run do not all find the same for {part}: give them the same files.")
+        self.processes.first(lambda: self._go_on_with(now))
+
+    def _go_on_with(self, now: Fingerprints) -> None:
         finished = [stage for stage in StageName if (self.folder / stage / "model").exists()]
         now |= {model_of(stage): model_fingerprint(self.folder / stage / "model") for stage in finished}
         changed = self.inputs.changed(now)
@@ -184,7 +210,7 @@ class Run:
 
     def _stage(self, name: StageName, *, after: StageName | None, model: Model | None = None) -> Model | None:
         """Train a stage unless it is done; returns the model if one is in memory."""
-        if (self.folder / name / "model").exists():
+        if self.processes.first((self.folder / name / "model").exists):
             return None
         if model is None:
             model = self._load(after)
@@ -198,10 +224,10 @@ class Run:
             self.prepared[stage],
             run=self.folder,
             align_layer=self.align_layer,
-            tokens_per_micro_batch=tokens_per_micro_batch(self.settings, model, stage),
             resume=self.resume,
+            processes=self.processes,
         )
-        self.inputs.add(model_of(name), model_fingerprint(self.folder / name / "model"))
+        self.processes.first(lambda: self.inputs.add(model_of(name), model_fingerprint(self.folder / name / "model")))
         return model
 
     def _load(self, stage: StageName | None) -> Model:
@@ -219,6 +245,9 @@ class Run:
         return model if model is not None else self._load(stage)
 
     def _evaluate(self, at: EvaluatedAt, model: Callable[[], Model]) -> None:
+        self.processes.first(lambda: self._evaluate_alone(at, model))
+
+    def _evaluate_alone(self, at: EvaluatedAt, model: Callable[[], Model]) -> None:
         file = self.folder / "evaluation" / f"{at}.json"
         scores = self._scores(file)
         if scores is None:
@@ -269,7 +298,8 @@ class Run:
             words.append(f"chrF++ {sum(direction.chrf for direction in directions) / len(directions):.1f}")
         log.info("Evaluation %s: %s", at, ", ".join(words))
 
-    def _publish(self, last: StageName) -> None:
+    def _publish(self, last: StageName) -> Path:
+        """The final model, and the report, whose path is returned."""
         folder = self.folder / "model"
         if not folder.exists():
             partial = self.folder / "model.partial"
@@ -277,6 +307,7 @@ class Run:
             # Hard links: the final model costs no second copy on disk.
             shutil.copytree(self.folder / last / "model", partial, copy_function=link_or_copy)
             publish(partial, folder)
+        return write_report(self.folder)
 
 
 def train(settings: Settings, *, resume: bool, accept_changes: bool = False) -> None:
@@ -286,10 +317,14 @@ def train(settings: Settings, *, resume: bool, accept_changes: bool = False) -> 
         resume: continue the run in the output folder, where there is one.
         accept_changes: also on other data, weights or settings than it was started with; they are written down.
     """
-    check_runnable(settings)
-    with only_writer(settings.output):
-        run = Run(settings, resume=resume, accept_changes=accept_changes)
+    processes = join()
+    with processes.agreed(), ExitStack() as held:
+        check_runnable(settings, processes.count)
+        processes.first(lambda: held.enter_context(only_writer(settings.output)))
+        run = Run(settings, resume=resume, accept_changes=accept_changes, processes=processes)
         report = run.execute()
+    if not processes.is_first:
+        return
     if scores := run_evaluations(run.folder):
         run.console.print(score_table({POINT_TITLES[at]: evaluation for at, evaluation in scores.items()}))
     for line in samples(run.folder):

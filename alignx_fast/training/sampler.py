@@ -7,11 +7,22 @@ from torch.utils.data import Sampler
 
 from alignx_fast.config import StageSettings
 from alignx_fast.data.mixing import epoch_order
+from alignx_fast.errors import UserError
 
 
-def rows_in_step(settings: StageSettings, rows: int) -> int:
-    """Rows of one optimizer step: as asked, and no more than there are."""
-    return min(settings.step_rows, rows)
+def rows_in_step(settings: StageSettings, rows: int, processes: int = 1) -> int:
+    """Rows of one optimizer step of all processes: as asked, and no more than there are.
+
+    Raises:
+        UserError: there is not one for each process.
+    """
+    per_step = min(settings.step_rows, rows)
+    if per_step < processes:
+        raise UserError(
+            f"{processes} processes cannot share {per_step} rows a step: start fewer, or give more rows "
+            "(align.pairs_per_step, instruct.rows_per_step)."
+        )
+    return per_step
 
 
 def steps_in_epochs(epochs: float, rows: int, per_step: int) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from alignx_kernels import choose_implementation
 from torch import nn
-from transformers import PreTrainedTokenizerFast, TrainingArguments
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
-from alignx_fast.config import AlignSettings, InstructSettings, Settings, StageSettings
+from alignx_fast.config import AlignSettings, InstructSettings, ModelSettings, Settings, StageSettings
 from alignx_fast.data.prepare import Prepared
 from alignx_fast.files import publish, read_object, write_json
 from alignx_fast.hardware import device, dtype_name, on_gpu, product_dtype, weight_dtype
@@ -22,6 +22,7 @@ from alignx_fast.models.config import need_bitsandbytes
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.callbacks import ProgressLine, RunLog, SaveByTheClock, StopAtStepEnd
 from alignx_fast.training.checkpoints import last_checkpoint
+from alignx_fast.training.processes import LostProcessError, Processes
 from alignx_fast.training.sampler import rows_in_step, steps_in_epochs
 from alignx_fast.training.trainer import AlignXTrainer
 
@@ -60,6 +61,7 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
         report_to=list(settings.tracking) or "none",
         run_name=settings.name,
         disable_tqdm=True,
+        log_level_replica="error",
         remove_unused_columns=False,
     )
 
@@ -94,10 +96,12 @@ def loss_titles(stage: StageSettings) -> dict[str, str]:
     return {group.loss.name: group.loss.title for group in stage_losses(stage)}
 
 
-def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage) -> int:
-    """As set; auto asks the memory plan on a GPU."""
+def tokens_per_micro_batch(settings: Settings, model: nn.Module, stage: Stage, processes: Processes) -> int:
+    """As set; auto asks the memory plan on a GPU, and takes what the fullest of all processes' GPUs has room for."""
     asked = settings.stage(stage).tokens_per_micro_batch
-    return asked if asked != "auto" else auto_tokens_per_micro_batch(settings, model, stage)
+    if asked != "auto":
+        return asked
+    return -processes.largest(-auto_tokens_per_micro_batch(settings, model, stage))
 
 
 def run_stage(
@@ -109,26 +113,21 @@ def run_stage(
     *,
     run: Path,
     align_layer: int,
-    tokens_per_micro_batch: int,
     resume: bool,
+    processes: Processes,
 ) -> None:
     """Train `model` in place and save it to RUN/NAME/model, whose presence marks the stage as done."""
     stage: AlignSettings | InstructSettings = settings.instruct if name is StageName.INSTRUCT else settings.align
     if name is StageName.NTP_ONLY:
         stage = settings.align.without_losses()
     folder = run / name
-    checkpoint = last_checkpoint(folder, set_aside=True) if resume else None
-    resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    tokens = tokens_per_micro_batch(settings, model, name.settings, processes)
+    used = in_use(settings, stage, model) | ({"processes": str(processes.count)} if processes.count > 1 else {})
+    checkpoint = processes.first(lambda: last_checkpoint(folder, set_aside=True) if resume else None)
     progress, stop = ProgressLine(name), StopAtStepEnd()
-    run_log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
-    used = in_use(settings, stage, model)
-    run_log.event(
-        "start", resumed_step, used | {"tokens_per_micro_batch": tokens_per_micro_batch, "loss_titles": loss_titles(stage)}
-    )
-    environment = read_object(run / "environment.json") or {}
-    write_json(run / "environment.json", environment | {"used": environment.get("used", {}) | {name: used}})
-    parts = [*(f"{what} {how}" for what, how in used.items()), f"{tokens_per_micro_batch} tokens a micro-batch"]
-    log.info("%s: %s", name, ", ".join(parts))
+    callbacks: list[TrainerCallback] = [stop] + ([] if stage.save_every else [SaveByTheClock()])
+    if processes.is_first:
+        callbacks = [_begin_log(run, name, stage, used, tokens, checkpoint), progress, *callbacks]
     trainer = AlignXTrainer(
         model=model,
         args=training_arguments(settings, stage, folder, len(prepared.train)),
@@ -136,31 +135,61 @@ def run_stage(
         train_dataset=prepared.train,
         eval_dataset=prepared.dev,
         align_layer=align_layer if isinstance(stage, AlignSettings) else None,
-        tokens_per_micro_batch=tokens_per_micro_batch,
+        tokens_per_micro_batch=tokens,
         train_on_prompt=settings.data.train_on_prompt,
         mixing_temperature=settings.data.mixing_temperature,
         processing_class=tokenizer,
-        callbacks=[run_log, progress, stop] + ([] if stage.save_every else [SaveByTheClock()]),
+        callbacks=callbacks,
     )
     every = trainer.args.eval_steps
     try:
-        with stop:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if every is None or trainer.state.global_step % every:
-            trainer.evaluate()
-        trainer.check_result()
+        with processes.agreed():
+            with stop:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                stop.asked = processes.any(stop.asked)
+            if every is None or trainer.state.global_step % every:
+                trainer.evaluate()
+            trainer.check_result()
+    except LostProcessError:
+        raise
     except Exception:
         if saved := trainer.save_finished_steps():
             log.error("Step %d failed; the steps before it are saved in %s.", trainer.state.global_step + 1, saved)
         raise
     finally:
         progress.close()
+    processes.first(lambda: _finish(folder, model, tokenizer, trainer, settings.model))
+
+
+def _begin_log(
+    run: Path,
+    name: StageName,
+    stage: StageSettings,
+    used: dict[str, str],
+    tokens: int,
+    checkpoint: Path | None,
+) -> RunLog:
+    """The run log, opened with what the stage runs on; the record of the environment has it too."""
+    resumed_step = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
+    run_log = RunLog(run / "log.jsonl", name, resumed_step if checkpoint else -1)
+    run_log.event("start", resumed_step, used | {"tokens_per_micro_batch": tokens, "loss_titles": loss_titles(stage)})
+    environment = read_object(run / "environment.json") or {}
+    write_json(run / "environment.json", environment | {"used": environment.get("used", {}) | {name: used}})
+    parts = [*(f"{what} {how}" for what, how in used.items()), f"{tokens} tokens a micro-batch"]
+    log.info("%s: %s", name, ", ".join(parts))
+    return run_log
+
+
+def _finish(
+    folder: Path, model: Model, tokenizer: PreTrainedTokenizerFast, trainer: AlignXTrainer, settings: ModelSettings
+) -> None:
+    """Save the model under its name, which marks the stage as done."""
     record = {"steps": trainer.state.global_step, "rows_per_step": trainer.rows_per_step, "skipped_steps": trainer.skipped.count}
     write_json(folder / "stage.json", record)
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
-    if settings.model.tuning != "full":
-        save_tuning(partial, settings.model)
+    if settings.tuning != "full":
+        save_tuning(partial, settings)
     publish(partial, folder / "model")

@@ -7,6 +7,9 @@ With cached gradients (GradCache, arXiv 2101.06983) a loss sees all pairs of the
 3. `forward_backward`: run every micro-batch once more, now with a graph, and send the losses per micro-batch and the cached gradients back.
 
 Loss and gradients equal those of one full batch; the price is the first pass.
+
+Several processes take every so many-th micro-batch each. They gather the vectors of 1., so that each of them takes the losses of 2. over the
+whole step, and sum their gradients after 3.: again those of one full batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +26,7 @@ from alignx_fast.losses.base import Forward, Loss, Pairs, Sequences, Totals, Vec
 from alignx_fast.models.capture import captured, num_layers
 from alignx_fast.models.forward import packed_forward
 from alignx_fast.training.cache import CachedLoss, build_cache, cached_gradient, concatenate
+from alignx_fast.training.processes import ALONE, Processes
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 from alignx_fast.training.work import Work
 
@@ -34,11 +38,12 @@ Terms = dict[str, torch.Tensor]
 
 @dataclass
 class Run:
-    """The micro-batches of a step as one kind of sequences, and the losses that read them."""
+    """The micro-batches of a step that this process takes, as one kind of sequences, and the losses that read them."""
 
     losses: list[Loss]
-    batches: list[PackedBatch]
-    random_states: list[RandomState] = field(default_factory=list)
+    batches: dict[int, PackedBatch]
+    """By their number in the step."""
+    random_states: dict[int, RandomState] = field(default_factory=dict)
     """The state before each micro-batch of the first pass; empty where there was none."""
 
 
@@ -52,6 +57,7 @@ class AlignStep:
         losses: as `build_losses` gives them; those without a weight are measured by `dev_terms` alone.
         autocast: entered around every forward pass and loss.
         opening_token: stands in front of sentences that are encoded apart, for the losses that need these.
+        processes: those that take the step together, each with the same model, losses and micro-batches, of which every one takes its share.
         on_phase: called with a phase of `alignx_fast.losses.cost.PHASES` when it has ended, for measurements.
 
     Raises:
@@ -65,9 +71,10 @@ class AlignStep:
         *,
         autocast: Autocast,
         opening_token: int | None = None,
+        processes: Processes = ALONE,
         on_phase: Callable[[str], None] = lambda phase: None,
     ) -> None:
-        self.model, self.losses, self.autocast = model, list(losses), autocast
+        self.model, self.losses, self.autocast, self.processes = model, list(losses), autocast, processes
         self.opening_token, self.on_phase = opening_token, on_phase
         self.device = next(model.parameters()).device
         self.work = Work()
@@ -79,41 +86,54 @@ class AlignStep:
             )
 
     def __call__(self, batches: Sequence[PackedBatch], backward: Backward) -> Terms:
-        """Take one step over micro-batches in CPU memory; `backward` takes a loss (and may scale it)."""
+        """Take one step over micro-batches in CPU memory, no fewer than processes; `backward` takes a loss (and may scale it)."""
+        with self.processes.agreed():
+            return self._step(batches, backward)
+
+    def _step(self, batches: Sequence[PackedBatch], backward: Backward) -> Terms:
         trained = [loss for loss in self.losses if loss.weight]
         totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
-        runs = self._runs(batches, trained)
+        sizes = [len(batch.meanings) for batch in batches]
+        runs = self._runs(batches, trained, self.processes)
         cache: dict[str, CachedLoss] = {}
         if len(batches) > 1:  # a single micro-batch is the whole step already
             for run in runs:
-                cache |= self.take_whole_step(run, pairs)
+                cache |= self.take_whole_step(run, sizes, pairs)
         terms = {loss.name: torch.zeros((), device=self.device) for loss in trained}
-        for name, cached in cache.items():
-            terms[name] += cached.value.float()
         vectors: dict[str, list[Vectors]] = {loss.name: [] for loss in trained}
-        for i in range(len(batches)):
+        for i in self.processes.share(len(batches)):
             for run in runs:
                 for name, read in self.forward_backward(run, i, totals, cache, terms, backward).items():
                     vectors[name].append(read)
+        self.processes.sum_gradients(p for module in (self.model, *trained) for p in module.parameters())
+        self.processes.sum(terms.values())
+        for name, cached in cache.items():  # every process has taken it over the whole step
+            terms[name] += cached.value.float()
         if remembering := [loss for loss in trained if loss.remembers]:
             # In the order of the rows, so that what a loss remembers does not depend on how the step was cut.
             order = torch.tensor([row for batch in batches for row in batch.rows]).argsort().to(self.device)
             for loss in remembering:
-                loss.end_step(tuple(whole[order] for whole in concatenate(vectors[loss.name])), pairs.take(order))
+                whole = concatenate(self.processes.gather(vectors[loss.name], sizes))
+                loss.end_step(tuple(part[order] for part in whole), pairs.take(order))
         total = torch.zeros((), device=self.device)
         for loss in trained:
             total = total + loss.weight * terms[loss.name]
         return {"loss": total} | {f"loss_{name}": term for name, term in terms.items()}
 
-    def take_whole_step(self, run: Run, pairs: Pairs) -> dict[str, CachedLoss]:
-        """Take the losses that want the whole step over the vectors of a first pass; empty where no loss does."""
+    def take_whole_step(self, run: Run, sizes: Sequence[int], pairs: Pairs) -> dict[str, CachedLoss]:
+        """Take the losses that want the whole step over the vectors of a first pass; empty where no loss does.
+
+        Args:
+            sizes: pairs of every micro-batch of the step.
+        """
         losses = [loss for loss in run.losses if loss.settings.needs_whole_step]
         if not losses:
             return {}
-        vectors = self.first_pass(run, losses)
+        own = self.first_pass(run, losses)
+        vectors = {loss.name: self.processes.gather([read[loss.name] for read in own], sizes) for loss in losses}
         self.on_phase("first_pass")
         with self.autocast():
-            cache = {loss.name: build_cache(loss, [read[loss.name] for read in vectors], pairs) for loss in losses}
+            cache = {loss.name: build_cache(loss, vectors[loss.name], pairs) for loss in losses}
         self.on_phase("losses")
         return cache
 
@@ -121,8 +141,8 @@ class AlignStep:
     def first_pass(self, run: Run, losses: Sequence[Loss]) -> list[dict[str, Vectors]]:
         """What the losses read of every micro-batch, without a graph; the random states are kept for the second pass."""
         vectors = []
-        for batch in run.batches:
-            run.random_states.append(random_state(self.device))
+        for i, batch in run.batches.items():
+            run.random_states[i] = random_state(self.device)
             with self.autocast():
                 forward = self._forward(losses, batch)
                 vectors.append({loss.name: loss.read(forward) for loss in losses})
@@ -173,26 +193,31 @@ class AlignStep:
     def dev_terms(self, batches: Sequence[PackedBatch]) -> Terms:
         """Every loss over all label tokens or pairs of the micro-batches, by `loss_<name>`; without gradients, queue or dropout."""
         totals, pairs = Totals.of(batches), Pairs.of(batches).to(self.device)
-        terms: Terms = {}
-        with self.autocast(), _evaluating(self.losses):
-            for run in self._runs(batches, self.losses):
+        sizes = [len(batch.meanings) for batch in batches]
+        processes = self.processes if len(batches) >= self.processes.count else ALONE  # a few are taken by every process
+        terms = {loss.name: torch.zeros((), device=self.device) for loss in self.losses}
+        with self.processes.agreed(), self.autocast(), _evaluating(self.losses):
+            for run in self._runs(batches, self.losses, processes):
                 vectors: dict[str, list[Vectors]] = {loss.name: [] for loss in run.losses}
-                for batch in run.batches:
+                for batch in run.batches.values():
                     forward = forward_pass(self.model, run.losses, batch)
                     for loss in run.losses:
                         vectors[loss.name].append(loss.read(forward))
                         if not loss.on_pairs:
-                            part = loss.of_micro_batch(forward, (), totals)
-                            terms[loss.name] = terms.get(loss.name, 0.0) + part
+                            terms[loss.name] += loss.of_micro_batch(forward, (), totals)
                 for loss in run.losses:
                     if loss.on_pairs:
-                        terms[loss.name] = loss.of_vectors(concatenate(vectors[loss.name]), pairs)
+                        gathered = processes.gather(vectors[loss.name], sizes)
+                        terms[loss.name] = loss.of_vectors(concatenate(gathered), pairs)
+                    else:
+                        processes.sum([terms[loss.name]])
         return {f"loss_{name}": term for name, term in terms.items()}
 
-    def _runs(self, batches: Sequence[PackedBatch], losses: Sequence[Loss]) -> list[Run]:
-        """The micro-batches on the device, once for every kind of sequences that a loss asks for."""
+    def _runs(self, batches: Sequence[PackedBatch], losses: Sequence[Loss], processes: Processes) -> list[Run]:
+        """The micro-batches of this process on the device, once for every kind of sequences that a loss asks for."""
+        share = processes.share(len(batches))
         return [
-            Run(readers, [self._as(kind, batch).to(self.device) for batch in batches])
+            Run(readers, {i: self._as(kind, batches[i]).to(self.device) for i in share})
             for kind in Sequences
             if (readers := [loss for loss in losses if loss.sequences == kind])
         ]

@@ -7,6 +7,7 @@ pairs. The number of tokens in memory then changes speed but not the result, exc
 Mixed precision is entered here: accelerate would do it in `model.forward`, and the step runs body and head without that.
 """
 
+import gc
 import logging
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ import datasets
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from alignx_fast.config import AlignSettings, InstructSettings
@@ -25,6 +26,7 @@ from alignx_fast.data.packing import PackedBatch, pack
 from alignx_fast.data.spans import Example
 from alignx_fast.errors import UserError
 from alignx_fast.hardware import peak_memory_gib
+from alignx_fast.losses.base import Loss
 from alignx_fast.losses.build import build_losses, model_shape
 from alignx_fast.models.tokenizer import opening_token
 from alignx_fast.training.checkpoints import (
@@ -46,13 +48,14 @@ from alignx_fast.training.guard import (
 )
 from alignx_fast.training.random_state import RandomState, random_state, set_random_state
 from alignx_fast.training.sampler import StepSampler, rows_in_step, steps_in_epochs
+from alignx_fast.training.shared_trainer import SharedTrainer
 from alignx_fast.training.step import AlignStep, Terms
 from alignx_fast.training.work import Prices, Work, energy_joules
 
 log = logging.getLogger(__name__)
 
 
-class AlignXTrainer(Trainer):
+class AlignXTrainer(SharedTrainer):
     """Trains a causal language model by one stage of AlignX.
 
     Args:
@@ -98,7 +101,7 @@ class AlignXTrainer(Trainer):
             raise UserError("align_layer is needed for stage 1: 1 to the number of decoder layers, usually half of it.")
         self.settings, self.train_on_prompt = settings, train_on_prompt
         self.tokens_per_micro_batch, self.mixing_temperature = tokens_per_micro_batch, mixing_temperature
-        self.rows_per_step = rows_in_step(settings, len(train_dataset))
+        self.rows_per_step = rows_in_step(settings, len(train_dataset), self.processes.count)
         self.steps_per_epoch = steps_in_epochs(1, len(train_dataset), self.rows_per_step)
         if args.max_steps <= 0:
             args.max_steps = steps_in_epochs(args.num_train_epochs, len(train_dataset), self.rows_per_step)
@@ -119,8 +122,11 @@ class AlignXTrainer(Trainer):
             [loss.to(args.device) for loss in build_losses(settings, shape, seed=args.seed)],
             autocast=self.accelerator.autocast,
             opening_token=None if processing_class is None else opening_token(processing_class),
+            processes=self.processes,
         )
-        self.skipped = SkippedSteps(Path(str(args.output_dir)), settings.max_skipped_steps, processing_class)
+        self.skipped = SkippedSteps(
+            Path(str(args.output_dir)), settings.max_skipped_steps, processing_class, writes=self.processes.is_first
+        )
         self.add_callback(self.skipped)
         self._norm, self._dev_loss = 0.0, 0.0
         self._prices = Prices.of(model)
@@ -141,8 +147,8 @@ class AlignXTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=lambda rows: {"rows": rows})
 
     def pack(self, rows: list[Example]) -> list[PackedBatch]:
-        """The rows of a step as micro-batches, in CPU memory."""
-        return pack(rows, self.tokens_per_micro_batch, train_on_prompt=self.train_on_prompt)
+        """The rows of a step as micro-batches of all processes, in CPU memory."""
+        return pack(rows, self.tokens_per_micro_batch, train_on_prompt=self.train_on_prompt, processes=self.processes.count)
 
     # The step.
 
@@ -213,6 +219,7 @@ class AlignXTrainer(Trainer):
                 self.log({"tokens_per_micro_batch": self.tokens_per_micro_batch})
             self._zero_grad(model)
             set_random_state(before, self.args.device)
+            gc.collect()  # an error and the frames it came through may hold each other, and tensors with them
             # A backward pass that failed within recomputed layers holds on to them until the next one.
             torch.autograd.backward(torch.zeros((), device=self.args.device, requires_grad=True))
             torch.cuda.empty_cache()
@@ -225,6 +232,10 @@ class AlignXTrainer(Trainer):
         model.zero_grad()
         for loss in self.align_step.losses:
             loss.zero_grad()
+
+    def trained_losses(self) -> list[Loss]:
+        """Those of the step."""
+        return self.align_step.losses
 
     def _loss_parameters(self) -> list[nn.Parameter]:
         """What is trained beside the model, matrices first: the order in which checkpoints hold their moments."""
@@ -299,10 +310,13 @@ class AlignXTrainer(Trainer):
             logs |= {name: total / self._steps for name, total in self._sums.items()}
             elapsed = time.perf_counter() - self._since - self._paused
             logs["tokens_per_second"] = self._tokens / max(elapsed, 1e-9)
-            logs |= {"tokens": self._tokens, "seconds": elapsed, "flops": self._prices.flops(self.align_step.work)}
-            if self._joules is not None:
-                logs["joules"] = (energy_joules() or 0.0) - self._joules
-            logs["memory_gib"] = peak_memory_gib()
+            joules = None if self._joules is None else (energy_joules() or 0.0) - self._joules
+            costs = self.processes.each((self._prices.flops(self.align_step.work), joules, peak_memory_gib()))
+            flops, energies, memories = zip(*costs, strict=True)
+            logs |= {"tokens": self._tokens, "seconds": elapsed, "flops": sum(flops)}
+            if joules is not None:
+                logs["joules"] = sum(energy or 0.0 for energy in energies)
+            logs["memory_gib"] = max(memories)
             self._restart_clock()
         super().log(logs, start_time)
         logs["epoch"] = self.state.global_step / self.steps_per_epoch
@@ -317,7 +331,8 @@ class AlignXTrainer(Trainer):
     def save_finished_steps(self) -> Path | None:
         """After an error within a step: a checkpoint of the steps before it; None where there is nothing new to save."""
         folder = self._checkpoint_folder()
-        if not self.failed_in_step or not self.state.global_step or (folder.is_dir() and damage(folder) is None):
+        nothing_new = not self.failed_in_step or not self.state.global_step or (folder.is_dir() and damage(folder) is None)
+        if self.processes.any(nothing_new):
             return None
         if non_finite_parts(self.model, self.align_step.losses):
             return None
@@ -341,18 +356,21 @@ class AlignXTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         started = time.perf_counter()
         check_weights(self.model, self.align_step.losses, self.state.global_step)
+        super()._save_checkpoint(model, trial)
+        self._paused += time.perf_counter() - started
+
+    def _write_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder, keep = self._checkpoint_folder(), self.args.save_total_limit
         begin_checkpoint(folder)
         self.args.save_total_limit = (
             None  # Trainer would remove the oldest by their file times, and before the new one is on the disk
         )
         try:
-            super()._save_checkpoint(model, trial)
+            super()._write_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = keep
         finish_checkpoint(folder)
         remove_old_checkpoints(folder.parent, keep, self.state.global_step, self.state.best_model_checkpoint)
-        self._paused += time.perf_counter() - started
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -67,12 +67,14 @@ def energy_joules() -> float | None:
 
 @cache
 def _gpu_handle() -> object | None:
-    """NVML's name for torch's first GPU, found by its UUID: the numbers of the two differ where some GPUs are hidden."""
+    """NVML's name for torch's GPU, found by its UUID: the numbers of the two differ where some GPUs are hidden."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        handle: object = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        handle: object = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        )
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except Exception:  # NVML has its own exceptions, which exist only where it is installed
         return None

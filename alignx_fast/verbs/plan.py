@@ -11,11 +11,12 @@ from alignx_fast.memory.advice import changes
 from alignx_fast.memory.gpus import GIB, parse_memory
 from alignx_fast.memory.plan import Plan, card_bytes, plan
 from alignx_fast.memory.render import render, render_changes
+from alignx_fast.training.sampler import rows_in_step
 
 DEFAULT_GPU = "24GiB"
 
 
-def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
+def show(settings: Settings, gpu: str | None, *, measured: bool, processes: int = 1) -> None:
     """Print the plan of every stage; with `measured`, also run one step of each on the GPU and set it beside the plan."""
     console = Console(highlight=False, markup=False, emoji=False)
     name = ""
@@ -24,9 +25,11 @@ def show(settings: Settings, gpu: str | None, *, measured: bool) -> None:
         size, name = card_bytes(), card.name
     else:
         size = parse_memory(gpu or DEFAULT_GPU)
+    for group in map(settings.stage, settings.stages):
+        rows_in_step(group, group.step_rows, processes)
     fits = True
     for stage in settings.stages:
-        planned = plan(settings, gpu_bytes=size, stage=stage, gpu_name=name)
+        planned = plan(settings, gpu_bytes=size, stage=stage, gpu_name=name, processes=processes)
         fits = fits and planned.fits
         console.print(render(planned), "")
         if measured:

@@ -16,12 +16,12 @@ from support.tiny_models import random_rows, tiny_model
 from transformers import TrainingArguments
 
 from alignx_fast.config import AlignSettings, InstructSettings, LoraSettings, Settings, StageSettings
+from alignx_fast.contents import sha256
 from alignx_fast.data.packing import assign
 from alignx_fast.errors import UserError
 from alignx_fast.models.adapters import add_adapters
 from alignx_fast.training import run as run_module
 from alignx_fast.training.callbacks import read_lines
-from alignx_fast.training.checkpoints import sha256
 from alignx_fast.training.processes import join, refuse_engines
 from alignx_fast.training.run import train
 from alignx_fast.training.sampler import rows_in_step

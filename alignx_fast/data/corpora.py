@@ -4,6 +4,7 @@ A reader streams. What the user must fix raises `UserError` with file and line; 
 """
 
 import difflib
+import math
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES, check_language
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
-from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
 from alignx_fast.errors import UserError
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
@@ -46,6 +47,8 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
         texts = row.get("texts", row.get("translation"))
         if isinstance(texts, Mapping):
             yield from _multiway(texts, row, fixed, wanted, where)
+        elif _is_missing(texts) and ("texts" in row or "translation" in row) and "src" not in row:
+            yield Dropped(Reason.EMPTY, "", where)
         else:
             yield _pair(row, record, fixed, wanted, where)
 
@@ -63,31 +66,43 @@ def read_instructions(source: InstructionSource, languages: Iterable[str] | None
         rows = _instructions(source)
     for row in rows:
         if wanted is not None and row.lang is not None and row.lang not in wanted:
-            yield Dropped(Reason.LANGUAGE, row.instruction, row.where)
+            yield Dropped(Reason.LANGUAGE, row.text, row.where)
         elif not row.instruction or not row.output:
-            yield Dropped(Reason.EMPTY, f"{row.instruction} | {row.output}", row.where)
-        elif is_broken(row.instruction + row.input + row.output):
-            yield Dropped(Reason.BROKEN, f"{row.instruction} | {row.input} | {row.output}", row.where)
+            yield Dropped(Reason.EMPTY, row.text, row.where)
+        elif is_broken(row.text):
+            yield Dropped(Reason.BROKEN, row.text, row.where)
         else:
             yield row
 
 
-def read_meanings(path: str) -> list[Meaning]:
+def read_meanings(path: str, dropped: DroppedRows | None = None) -> list[Meaning]:
     """Sentences in several languages: JSON lines with `texts: {lang: text}` and optionally `id`.
 
+    Args:
+        dropped: takes the texts that cannot be used, and why.
+
     Raises:
-        UserError: as `read_pairs`; also no row at all.
+        UserError: as `read_pairs`; also no usable text at all.
     """
+    dropped = DroppedRows() if dropped is None else dropped
     meanings = []
     for where, record in jsonl_records(path):
         texts = record.get("texts")
         if not isinstance(texts, Mapping):
             raise UserError(_no_column("texts", record, where))
-        clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items()}
-        name = _id(record.get("id")) or _id(record.get("gid")) or where
-        meanings.append(Meaning(name, {lang: text for lang, text in clean.items() if text and not is_broken(text)}))
+        clean, unusable = _by_language(texts, where)
+        unusable += [Dropped(Reason.BROKEN, text, where) for text in clean.values() if is_broken(text)]
+        usable = {lang: text for lang, text in clean.items() if not is_broken(text)}
+        if usable:
+            meanings.append(Meaning(_id(record.get("id")) or _id(record.get("gid")) or where, usable))
+        for row in unusable or ([] if usable else [Dropped(Reason.EMPTY, "", where)]):
+            dropped.add(row)
     if not meanings:
-        raise UserError(f"{path} holds no rows. Give one JSON object with `texts` on each line, or leave data.evaluation unset.")
+        reasons = ", ".join(f"{count} texts: {reason}" for reason, count in dropped.by_reason().items())
+        raise UserError(
+            f"{path} holds no rows{f' with a usable text ({reasons})' if reasons else ''}. Give one JSON object with `texts` on each "
+            "line, or leave data.evaluation unset."
+        )
     return meanings
 
 
@@ -164,7 +179,7 @@ def _fixed_language(source: ParallelSource, side: int) -> str | None:
 def _pair(row: Row, record: Row, fixed: Languages, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
     src, tgt = (_required(row, record, name, where) for name in ("src", "tgt"))
     codes = [
-        _language(_required(row, record, name, where), where) if name in row or given is None else given
+        given if given is not None and _is_missing(row.get(name)) else _language(_required(row, record, name, where), where)
         for name, given in zip(("src_lang", "tgt_lang"), fixed, strict=True)
     ]
     return _checked(codes[0], codes[1], src, tgt, _group(row), where, wanted)
@@ -173,8 +188,8 @@ def _pair(row: Row, record: Row, fixed: Languages, wanted: frozenset[str] | None
 def _multiway(
     texts: Mapping[str, object], row: Row, fixed: Languages, wanted: frozenset[str] | None, where: str
 ) -> Iterator[Pair | Dropped]:
-    # None marks a language that the row lacks: Hugging Face fills such columns up.
-    clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items() if text is not None}
+    clean, twice = _by_language(texts, where)
+    yield from twice
     src_lang, tgt_lang = fixed
     if src_lang is not None and tgt_lang is not None:
         yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
@@ -182,6 +197,24 @@ def _multiway(
     own = _id(row.get("id"))
     group = _group(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
     yield from _ring_pairs(clean, wanted, group=group, where=where)
+
+
+def _by_language(texts: Mapping[str, object], where: str) -> tuple[dict[str, str], list[Dropped]]:
+    """Texts by canonical code, and those that come second in their language, such as under `de` and `deu`.
+
+    Missing and blank values are no texts: Hugging Face fills up the languages that a row lacks.
+    """
+    clean: dict[str, str] = {}
+    twice = []
+    for code, value in texts.items():
+        if _is_missing(value):
+            continue
+        lang, text = _language(code, where), _text(value, "texts", where)
+        if lang in clean:
+            twice.append(Dropped(Reason.TWICE, text, where))
+        else:
+            clean[lang] = text
+    return clean, twice
 
 
 def _ring_pairs(texts: dict[str, str], wanted: frozenset[str] | None, *, group: str, where: str) -> Iterator[Pair | Dropped]:
@@ -218,7 +251,7 @@ def _instructions(source: InstructionSource) -> Iterator[Instruction]:
     records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
     for where, record in records:
         row = _mapped(record, source.columns)
-        lang = fixed if row.get("lang") is None else _language(row["lang"], where)
+        lang = fixed if _is_missing(row.get("lang")) else _language(row["lang"], where)
         yield Instruction(
             instruction=_required(row, record, "instruction", where),
             input=_text(row.get("input") or "", "input", where),
@@ -234,9 +267,14 @@ def _group(row: Row) -> str | None:
 
 
 def _id(value: object) -> str | None:
-    """An id as text; None where it is missing, which tables write as null, NaN or nothing."""
-    text = "" if value is None else str(value).strip()
+    """An id as text; None where it is missing."""
+    text = "" if _is_missing(value) else str(value).strip()
     return None if text.lower() in ("", "nan", "null", "none") else text
+
+
+def _is_missing(value: object) -> bool:
+    """Whether there is no value: tables write null, NaN or nothing."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip())
 
 
 def _required(row: Row, record: Row, name: str, where: str) -> str:
@@ -246,7 +284,7 @@ def _required(row: Row, record: Row, name: str, where: str) -> str:
 
 
 def _text(value: object, name: str, where: str) -> str:
-    if value is None:
+    if _is_missing(value):
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: `{name}` is {value!r:.60}, not a text. Quote it, or map another column with `columns`.")
@@ -254,6 +292,8 @@ def _text(value: object, name: str, where: str) -> str:
 
 
 def _language(code: object, where: str) -> str:
+    if not isinstance(code, str):
+        raise UserError(f"{where}: a language is {code!r:.60}, not a code such as de. Quote it.")
     try:
         return check_language(code)
     except UserError as error:

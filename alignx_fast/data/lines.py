@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 
 Row = dict[str, object]
 """A line's values by column."""
@@ -55,6 +55,8 @@ def jsonl_records(path: str) -> Iterator[Record]:
             raise UserError(
                 f"{where} is not JSON: {error.msg} at column {error.colno}. Each line must be one JSON object."
             ) from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets in brackets
+            raise UserError(f"{where} cannot be read as JSON: {first_line(error)} Each line must be one JSON object.") from None
         if not isinstance(record, dict):
             raise UserError(f"{where} is a JSON {type(record).__name__}. Each line must be one JSON object.")
         yield where, record
@@ -64,7 +66,7 @@ def tsv_records(path: str, columns: dict[str, str]) -> Iterator[Record]:
     """Tab-separated values without quoting; the first line names the columns, unless `columns` counts them ("1", "2").
 
     Raises:
-        UserError: a line with another number of cells than the first, with file and line number.
+        UserError: a line with another number of cells than the first, or a column named twice, with file and line number.
     """
     names: list[str] | None = None
     for where, line in lines(path):
@@ -72,6 +74,9 @@ def tsv_records(path: str, columns: dict[str, str]) -> Iterator[Record]:
         if names is None:
             counted = bool(columns) and all(name.isdigit() for name in columns.values())
             names = [str(i) for i in range(1, len(cells) + 1)] if counted else [cell.strip() for cell in cells]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise UserError(f"{where} names the column `{twice}` twice: rename one, or count the columns in `columns`.")
             if not counted:
                 continue
         if len(cells) != len(names):

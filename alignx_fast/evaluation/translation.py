@@ -170,7 +170,7 @@ def score_direction(
         chrf_interval=achieved.intervals["chrf"],
         spbleu_interval=achieved.intervals.get("spbleu"),
         ter_interval=achieved.intervals.get("ter"),
-        chance=scorer.scores(other_sentences(references), references),
+        chance=scorer.scores(other_sentences(references), references) if len(references) > 1 else None,  # one has no other
         n=len(hypotheses),
         tokenizer=tokenizer,
         signature=achieved.signature,

@@ -15,7 +15,7 @@ from alignx_fast.data.dedupe import instruction_keys, normalise, pair_keys, task
 from alignx_fast.data.gather import gather, training_texts
 from alignx_fast.data.packing import pack
 from alignx_fast.data.prepare import prepare
-from alignx_fast.data.rows import Instruction, Pair
+from alignx_fast.data.rows import Instruction, Meaning, Pair
 from alignx_fast.data.summary import lengths
 from alignx_fast.errors import UserError
 
@@ -87,7 +87,7 @@ def test_every_dropped_row_is_counted_and_listed(tmp_path, tokenizer):
         *[pair("x " * 400, "y"), pair("bonjour", "hallo", ("fr", "de"))],
     ]
     prepared = prepare(make(tmp_path, MANY + bad, languages=["en", "deu"], max_length=200), tokenizer, "align")
-    dropped = prepared.summary["dropped"]
+    dropped = accounted(prepared.summary)
     assert dropped == {
         "duplicate": 2,
         "empty text": 1,
@@ -103,9 +103,73 @@ def test_every_dropped_row_is_counted_and_listed(tmp_path, tokenizer):
     assert all(row["where"].rpartition(":")[2].isdigit() for row in listed)
 
 
+def accounted(summary):
+    """No row is lost: what was read, and turned round, is in train, in dev or dropped for a reason."""
+    used = summary["train"]["rows"] + summary["dev"]["rows"]
+    assert summary["rows_read"] + summary["rows_reversed"] == used + sum(summary["dropped"].values())
+    return summary["dropped"]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_instructions_that_say_what_is_held_out_are_counted(tmp_path, tokenizer, both):
+    tasks = [task(f"Correct {i}.", row[side]) for i, row in enumerate(MANY) for side in ("src", "tgt")]
+    settings = make(tmp_path, MANY, tasks, both_directions=both)
+    held_out = len(prepare(settings, tokenizer, "align").dev)
+    prepared = prepare(settings, tokenizer, "instruct")
+    left_out = accounted(prepared.summary)["shares a text or group with held-out rows"]
+    assert left_out == 2 * held_out - prepared.summary["dev"]["instruction_rows"] > 0
+    listed = [json.loads(line)["reason"] for line in prepared.dropped_file.read_text(encoding="utf-8").splitlines()]
+    assert listed.count("shares a text or group with held-out rows") == left_out
+
+
+def test_rows_that_are_not_needed_are_counted(tmp_path, tokenizer):
+    settings = make(tmp_path, MANY, TASKS, translation_share=0.2, both_directions=False)
+    settings.data.parallel[0].max_rows = 50
+    settings.data.instructions[0].max_rows = 30
+    dropped = accounted(prepare(settings, tokenizer, "instruct").summary)
+    assert dropped["beyond max_rows"] == 10 + 10
+    assert dropped["not needed for translation_share"] > 30
+    settings.data.translation_share = 1.0
+    assert accounted(prepare(settings, tokenizer, "instruct").summary)["not needed for translation_share"] == 30
+
+
+def test_the_phrasebook_is_accounted_for(tmp_path, tokenizer):
+    rows = [{"path": "builtin:phrasebook", "max_rows": 300}, jsonl(tmp_path / "own.jsonl", MANY)]
+    settings = Settings.model_validate({"data": {"parallel": rows, "cache_dir": str(tmp_path / "cache"), "dev_pairs": 20}})
+    for stage in ("align", "instruct"):
+        dropped = accounted(prepare(settings, tokenizer, stage).summary)
+        assert dropped["kept for the evaluation"] > 100
+
+
+def test_texts_of_the_evaluation_file_that_are_not_used_are_counted_and_listed(tmp_path, tokenizer):
+    sentences = [{"texts": {"en": "one", "de": "eins", "deu": "ein", "sw": ""}}, {"texts": {"en": "two\x00"}}, {"texts": {}}]
+    evaluation = jsonl(tmp_path / "held_out.jsonl", sentences)["path"]
+    prepared = prepare(make(tmp_path, MANY, evaluation=evaluation), tokenizer, "align")
+    assert prepared.eval_meanings == [Meaning(f"{evaluation}:1", {"en": "one", "de": "eins"})]
+    assert sorted(prepared.summary["eval_texts_dropped"].values()) == [1, 1, 1]
+    assert len(prepared.dropped_file.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_one_meaning_has_no_dev_rows(tmp_path, tokenizer):
+    settings = make(tmp_path, MANY[:1])
+    prepared = prepare(settings, tokenizer, "align")
+    assert (len(prepared.train), len(prepared.dev)) == (2, 0)
+    again = prepare(settings, tokenizer, "align")
+    assert again.from_cache
+    assert again.dev.column_names == prepared.train.column_names
+    accounted(again.summary)
+
+
+@pytest.mark.parametrize("dev_pairs", [1, 59, 60, 100_000])
+def test_dev_never_takes_all(tmp_path, dev_pairs):
+    gathered = gather(make(tmp_path, MANY, dev_pairs=dev_pairs), "align")
+    assert 1 <= len(gathered.dev) <= 6
+
+
 def test_summary_adds_up(tmp_path, tokenizer):
     prepared = prepare(make(tmp_path, MANY, TASKS), tokenizer, "instruct")
     summary = prepared.summary
+    accounted(summary)
     for name, data in (("train", prepared.train), ("dev", prepared.dev)):
         assert summary[name]["rows"] == len(data) == summary[name]["translation_rows"] + summary[name]["instruction_rows"]
         assert summary[name]["tokens"] == sum(map(len, data["input_ids"])) == lengths(data).sum()

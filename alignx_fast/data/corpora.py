@@ -4,7 +4,6 @@ A reader streams. What the user must fix raises `UserError` with file and line; 
 """
 
 import difflib
-import math
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,10 +13,11 @@ from pathlib import Path
 from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
-from alignx_fast.data.languages import NAMES, check_language
+from alignx_fast.data.languages import NAMES
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.values import group_of, id_of, is_missing, language_of, no_column, required, text_of
 from alignx_fast.errors import UserError
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
@@ -47,7 +47,7 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
         texts = row.get("texts", row.get("translation"))
         if isinstance(texts, Mapping):
             yield from _multiway(texts, row, fixed, wanted, where)
-        elif _is_missing(texts) and ("texts" in row or "translation" in row) and "src" not in row:
+        elif is_missing(texts) and ("texts" in row or "translation" in row) and "src" not in row:
             yield Dropped(Reason.EMPTY, "", where)
         else:
             yield _pair(row, record, fixed, wanted, where)
@@ -89,12 +89,12 @@ def read_meanings(path: str, dropped: DroppedRows | None = None) -> list[Meaning
     for where, record in jsonl_records(path):
         texts = record.get("texts")
         if not isinstance(texts, Mapping):
-            raise UserError(_no_column("texts", record, where))
+            raise UserError(no_column("texts", record, where))
         clean, unusable = _by_language(texts, where)
         unusable += [Dropped(Reason.BROKEN, text, where) for text in clean.values() if is_broken(text)]
         usable = {lang: text for lang, text in clean.items() if not is_broken(text)}
         if usable:
-            meanings.append(Meaning(_id(record.get("id")) or _id(record.get("gid")) or where, usable))
+            meanings.append(Meaning(id_of(record.get("id")) or id_of(record.get("gid")) or where, usable))
         for row in unusable or ([] if usable else [Dropped(Reason.EMPTY, "", where)]):
             dropped.add(row)
     if not meanings:
@@ -173,16 +173,16 @@ def _fixed_language(source: ParallelSource, side: int) -> str | None:
         if ending not in NAMES:  # not check_language: "txt" is a language of Papua
             raise UserError(f"{source.path}: line-aligned files do not say their languages. Set src_lang and tgt_lang.")
         return ending
-    return None if code is None else _language(code, source.path)
+    return None if code is None else language_of(code, source.path)
 
 
 def _pair(row: Row, record: Row, fixed: Languages, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
-    src, tgt = (_required(row, record, name, where) for name in ("src", "tgt"))
+    src, tgt = (required(row, record, name, where) for name in ("src", "tgt"))
     codes = [
-        given if given is not None and _is_missing(row.get(name)) else _language(_required(row, record, name, where), where)
+        given if given is not None and is_missing(row.get(name)) else language_of(required(row, record, name, where), where)
         for name, given in zip(("src_lang", "tgt_lang"), fixed, strict=True)
     ]
-    return _checked(codes[0], codes[1], src, tgt, _group(row), where, wanted)
+    return _checked(codes[0], codes[1], src, tgt, group_of(row), where, wanted)
 
 
 def _multiway(
@@ -192,10 +192,10 @@ def _multiway(
     yield from twice
     src_lang, tgt_lang = fixed
     if src_lang is not None and tgt_lang is not None:
-        yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
+        yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), group_of(row), where, wanted)
         return
-    own = _id(row.get("id"))
-    group = _group(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
+    own = id_of(row.get("id"))
+    group = group_of(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
     yield from _ring_pairs(clean, wanted, group=group, where=where)
 
 
@@ -207,9 +207,9 @@ def _by_language(texts: Mapping[str, object], where: str) -> tuple[dict[str, str
     clean: dict[str, str] = {}
     twice = []
     for code, value in texts.items():
-        if _is_missing(value):
+        if is_missing(value):
             continue
-        lang, text = _language(code, where), _text(value, "texts", where)
+        lang, text = language_of(code, where), text_of(value, "texts", where)
         if lang in clean:
             twice.append(Dropped(Reason.TWICE, text, where))
         else:
@@ -246,68 +246,17 @@ def _checked(
 
 def _instructions(source: InstructionSource) -> Iterator[Instruction]:
     _check_mapping(source.columns, INSTRUCTION_COLUMNS, source.path)
-    fixed = None if source.lang is None else _language(source.lang, source.path)
+    fixed = None if source.lang is None else language_of(source.lang, source.path)
     kind = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
     records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
     for where, record in records:
         row = _mapped(record, source.columns)
-        lang = fixed if _is_missing(row.get("lang")) else _language(row["lang"], where)
+        lang = fixed if is_missing(row.get("lang")) else language_of(row["lang"], where)
         yield Instruction(
-            instruction=_required(row, record, "instruction", where),
-            input=_text(row.get("input") or "", "input", where),
-            output=_required(row, record, "output", where),
+            instruction=required(row, record, "instruction", where),
+            input=text_of(row.get("input") or "", "input", where),
+            output=required(row, record, "output", where),
             lang=lang,
             where=where,
-            group=_group(row),
+            group=group_of(row),
         )
-
-
-def _group(row: Row) -> str | None:
-    return _id(row.get("gid"))
-
-
-def _id(value: object) -> str | None:
-    """An id as text; None where it is missing."""
-    text = "" if _is_missing(value) else str(value).strip()
-    return None if text.lower() in ("", "nan", "null", "none") else text
-
-
-def _is_missing(value: object) -> bool:
-    """Whether there is no value: tables write null, NaN or nothing."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or (isinstance(value, str) and not value.strip())
-
-
-def _required(row: Row, record: Row, name: str, where: str) -> str:
-    if name not in row:
-        raise UserError(_no_column(name, record, where))
-    return _text(row[name], name, where)
-
-
-def _text(value: object, name: str, where: str) -> str:
-    if _is_missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: `{name}` is {value!r:.60}, not a text. Quote it, or map another column with `columns`.")
-    return value.strip()
-
-
-def _language(code: object, where: str) -> str:
-    if not isinstance(code, str):
-        raise UserError(f"{where}: a language is {code!r:.60}, not a code such as de. Quote it.")
-    try:
-        return check_language(code)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _no_column(name: str, record: Row, where: str) -> str:
-    known = {"src": "source", "tgt": "target", "src_lang": "source_lang", "tgt_lang": "target_lang", "output": "response"}
-    candidates = [key for key in record if key not in known]
-    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    near = near or difflib.get_close_matches(known.get(name, name), candidates, n=1)
-    if name.endswith("_lang") and not near:
-        return f"{where} does not say its languages. Set {name} of this source, or add a column `{name}`."
-    hint = (
-        f" If `{near[0]}` holds it, set columns: {{{name}: {near[0]}}}." if near else f" Map it with columns: {{{name}: YOURS}}."
-    )
-    return f"{where} has no `{name}`, only {', '.join(record)}.{hint}"

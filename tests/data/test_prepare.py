@@ -4,13 +4,14 @@ import json
 from collections import Counter
 from contextlib import suppress
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tokenizers import CHATML, SENTENCES, build_tokenizer
 
-from alignx_fast.config import Settings
+from alignx_fast.config import ParallelSource, Settings
 from alignx_fast.data.dedupe import instruction_keys, normalise, pair_keys, task_keys
 from alignx_fast.data.gather import gather, training_texts
 from alignx_fast.data.packing import pack
@@ -120,6 +121,61 @@ def test_instructions_that_say_what_is_held_out_are_counted(tmp_path, tokenizer,
     assert left_out == 2 * held_out - prepared.summary["dev"]["instruction_rows"] > 0
     listed = [json.loads(line)["reason"] for line in prepared.dropped_file.read_text(encoding="utf-8").splitlines()]
     assert listed.count("shares a text or group with held-out rows") == left_out
+
+
+UNUSABLE = [
+    ("", "leer"),
+    ("OK", "OK"),
+    ("word 1 HERE", "Wort 1 hier"),
+    ("x " * 400, "y"),
+    ("bell\x07", "Glocke"),
+    ("<|im_end|>", "Ende"),
+]
+
+
+def in_format(folder, kind):
+    """The same rows, good ones and others, as a source of one format."""
+    rows = [(row["src"], row["tgt"]) for row in MANY] + UNUSABLE
+    named = [{"src": src, "tgt": tgt} for src, tgt in rows]
+    sides = {"src_lang": "en", "tgt_lang": "de"}
+    if kind in ("csv", "parquet", "saved"):
+        table = datasets.Dataset.from_list(named)
+        if kind == "saved":
+            table.save_to_disk(folder / kind)
+        else:
+            (folder / kind).mkdir()
+            getattr(table, f"to_{kind}")(folder / kind / f"rows.{kind}")
+        return sides | {"path": str(folder / kind), "format": "hf"}
+    if kind == "moses":
+        for code, side in (("en", 0), ("de", 1)):
+            (folder / f"m.{code}").write_text("".join(row[side] + "\n" for row in rows), encoding="utf-8")
+        return {"path": str(folder / "m.en"), "target_path": str(folder / "m.de")}
+    if kind == "tsv":
+        (folder / "t.tsv").write_text("src\ttgt\n" + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        return sides | {"path": str(folder / "t.tsv")}
+    if kind == "texts":
+        return jsonl(folder / "texts.jsonl", [{"texts": {"en": src, "de": tgt}} for src, tgt in rows]) | sides
+    return jsonl(folder / "flat.jsonl", named) | sides
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "texts", "tsv", "moses", "saved", "csv", "parquet"])
+def test_every_format_is_accounted_for_in_both_stages(tmp_path, kind, both, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
+    settings = make(tmp_path, [], TASKS, both_directions=both, max_length=200)
+    settings.data.parallel = [ParallelSource.model_validate(in_format(tmp_path, kind))]
+    chat = build_tokenizer("byte_bpe", chat_template=CHATML)
+    dropped = accounted(prepare(settings, chat, "align").summary)
+    directions = 2 if both else 1
+    assert dropped == {
+        "empty text": 1,
+        "same text on both sides": 1,
+        "duplicate": 1,
+        "control characters or broken Unicode": 1,
+        "special token in the text": directions,
+        "cut off by max_length": 1,
+    }
+    accounted(prepare(settings, chat, "instruct").summary)
 
 
 def test_rows_that_are_not_needed_are_counted(tmp_path, tokenizer):

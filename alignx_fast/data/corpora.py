@@ -4,6 +4,7 @@ A reader streams. What the user must fix raises `UserError` with file and line; 
 """
 
 import difflib
+import os
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES
-from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
+from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, local, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
 from alignx_fast.data.values import group_of, id_of, is_missing, language_of, no_column, required, text_of
@@ -134,16 +135,16 @@ def _kind(path: str, known: tuple[str, ...]) -> str:
     """The format that a path's name tells."""
     suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes if suffix != ".gz"]
     last = {"ndjson": "jsonl", "json": "jsonl"}.get(suffixes[-1], suffixes[-1]) if suffixes else ""
-    file = Path(path).expanduser()
+    file = local(path)
     if last in known:
         return last
-    if file.is_dir():
+    if os.path.isdir(file):
         return "hf"
     if path.startswith("builtin:"):
         raise UserError(f"No data set {path}. The built-in one is {PHRASEBOOK}.")
-    if file.is_file():
+    if os.path.isfile(file):
         raise UserError(f"{path}: the name does not tell the format. Set format to one of {', '.join(known)}, hf.")
-    if file.parent.is_dir() and str(file.parent) != ".":
+    if os.path.isdir(file.parent) and str(file.parent) != ".":
         return "jsonl"  # its reader names the nearest file of that folder
     raise UserError(f"No file {path}. Check the path, or set format: hf if it is the name of a Hugging Face dataset.")
 

@@ -3,6 +3,7 @@
 import difflib
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,8 @@ def lines(path: str) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: no such file (names the nearest one in that folder), not UTF-8, or damaged gzip data.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = local(path)
+    if not os.path.isfile(file):
         raise UserError(_missing(file))
     number = 0
     try:
@@ -38,6 +39,11 @@ def lines(path: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} is damaged or not gzip data (after line {number}). Fetch or compress it again.") from None
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+def local(path: str) -> Path:
+    """A path with `~` as the home folder; unlike pathlib's own, this never raises, and neither does os.path.isfile."""
+    return Path(os.path.expanduser(path))
 
 
 def jsonl_records(path: str) -> Iterator[Record]:
@@ -110,10 +116,14 @@ def _unaligned(path: str, lines_of_path: int, target_path: str, lines_of_target:
 
 def _missing(file: Path) -> str:
     """The message for a file that is not there."""
-    if file.is_dir():
+    if os.path.isdir(file):
         return f"{file} is a folder. Name a file in it, or set format: hf for a saved Hugging Face dataset."
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return f"No file {file}: the folder {file.parent} does not exist. Check the path."
-    near = difflib.get_close_matches(file.name, [other.name for other in file.parent.iterdir()], n=1, cutoff=0.5)
+    try:
+        names = os.listdir(file.parent)
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(file.name[:255], names, n=1, cutoff=0.5)
     hint = f"Did you mean {file.parent / near[0]}?" if near else "Check the path, or set format: hf for a Hugging Face dataset."
     return f"No file {file}. {hint}"

@@ -220,6 +220,29 @@ def test_missing_files_name_the_nearest(tmp_path):
         list(read_pairs(ParallelSource(path="builtin:frasebook")))
 
 
+@pytest.mark.parametrize(
+    "path", ["n" * 5000 + ".jsonl", "~nobody/a.jsonl", "a\0.jsonl", "\ud83d.jsonl", "/proc/1/fd/a.jsonl", ""]
+)
+@pytest.mark.parametrize("reader", [read_meanings, lambda path: list(read_pairs(ParallelSource.model_construct(path=path)))])
+def test_paths_that_cannot_be(path, reader):
+    with pytest.raises(UserError):
+        reader(path)
+
+
+def test_a_data_set_that_breaks_while_it_is_read(tmp_path, monkeypatch):
+    import datasets
+
+    datasets.Dataset.from_dict({"src": ["a"], "tgt": ["b"]}).save_to_disk(tmp_path / "saved")
+
+    def broken(self):
+        raise OSError("gone")
+        yield
+
+    monkeypatch.setattr(datasets.Dataset, "__iter__", broken)
+    with pytest.raises(UserError, match=r"around row 0: gone"):
+        texts({"path": str(tmp_path / "saved"), "format": "hf"})
+
+
 @pytest.mark.parametrize(("english", "german"), [(3, 5), (4, 2), (2, 3), (3, 2)])
 def test_line_aligned_files_of_different_length(tmp_path, english, german):
     one = write(tmp_path / "t.en", "a\n" * english)

@@ -60,5 +60,7 @@ def test_one_sentence_to_evaluate_has_no_chance(tmp_path: Path) -> None:
     scores = json.loads((tmp_path / "run" / "evaluation" / "after.json").read_text())
     assert scores["translation"]["en-de"]["n"] == 1
     assert scores["translation"]["en-de"]["chance"] is None
+    assert scores["translation"]["en-de"]["chrf_interval"] is None
+    assert scores["perplexity"]["en"]["bits_per_character_interval"] is None
     assert scores["retrieval"]["average"] is None
     assert any("no two languages share two held-out meanings" in note for note in scores["notes"])

@@ -114,7 +114,7 @@ def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
     languages get the same share; all pairs of a meaning would grow with the square of its languages.
     """
     order = sorted(languages)
-    random.Random(zlib.crc32(key.encode())).shuffle(order)
+    random.Random(zlib.crc32(key.encode(errors="surrogatepass"))).shuffle(order)
     return list(pairwise(order)) if len(order) < 3 else list(pairwise([*order, order[0]]))
 
 

@@ -84,6 +84,7 @@ class Dropped:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", escaped(self.text))  # the class is frozen
+        object.__setattr__(self, "where", escaped(self.where))  # a file's name may be no text either
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import difflib
 import math
 
+from alignx_fast.data.characters import escaped
 from alignx_fast.data.languages import check_language
 from alignx_fast.data.lines import Row
 from alignx_fast.errors import UserError
@@ -14,8 +15,8 @@ def group_of(row: Row) -> str | None:
 
 
 def id_of(value: object) -> str | None:
-    """An id as text; None where it is missing."""
-    text = "" if is_missing(value) else str(value).strip()
+    """An id as text that can be written; None where it is missing."""
+    text = "" if is_missing(value) else escaped(str(value).strip())
     return None if text.lower() in ("", "nan", "null", "none") else text
 
 

@@ -77,3 +77,9 @@ def test_a_missing_id_joins_nothing(tmp_path, missing):
 def test_an_id_of_zero_is_an_id(tmp_path):
     pairs = [{"src_lang": "en", "tgt_lang": "de", "src": f"s{i}", "tgt": f"t{i}", "gid": 0} for i in range(2)]
     assert [row.group for row in read_pairs(ParallelSource(path=write(tmp_path / "p.jsonl", pairs)))] == ["0", "0"]
+
+
+def test_an_id_that_is_no_text_is_written_out(tmp_path):
+    path = write(tmp_path / "m.jsonl", [{"id": "\ud83d", "gid": "\x1b", "texts": {"en": "a", "de": "b", "sw": "c"}}])
+    assert [meaning.id for meaning in read_meanings(path)] == ["\\ud83d"]
+    assert {row.group for row in read_pairs(ParallelSource(path=path))} == {"\\x1b"}

@@ -94,6 +94,7 @@ def test_evaluation_sentences(folder, file):
         assert meanings
         for meaning in meanings:
             assert meaning.texts
+            meaning.id.encode("utf-8")
             assert not any(is_broken(text) or not text.strip() for text in meaning.texts.values())
         if not ending:
             given = [

@@ -129,7 +129,7 @@ def rows(required: dict[str, st.SearchStrategy], optional: dict[str, st.SearchSt
 
 good_texts = st.text("abc é你1.", min_size=1, max_size=12) | texts
 codes = st.sampled_from(["en", "de", "sw", "zh"])
-ids = st.none() | st.integers(0, 3) | st.sampled_from(["", "a", "NaN"]) | st.just(float("nan"))
+ids = st.none() | st.integers(0, 3) | st.sampled_from(["", "a", "NaN", "\ud83d", "\x1b"]) | st.just(float("nan"))
 by_language = st.dictionaries(codes, good_texts, min_size=2)
 sides = {"src": good_texts, "tgt": good_texts, "src_lang": codes, "tgt_lang": codes}
 flat, multiway = rows(sides, {"gid": ids, "id": ids}), rows({"texts": by_language}, {"gid": ids, "id": ids})

@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install quickstart test test-all check docs bench
+.PHONY: help install quickstart test test-all fuzz check docs bench
 
 help:
 	@echo "make quickstart  install into $(VENV), train the quickstart, name the report to open"
 	@echo "make test        install, then run the tests"
 	@echo "make test-all    the same with the slow ones: every variant of every kernel compiled"
+	@echo "make fuzz        install, then feed 100,000 random inputs to everything that reads files and texts: under an hour"
 	@echo "make check       install, then lint, check formatting and types"
 	@echo "make docs        install, then build the documentation into site/"
 	@echo "make bench       install, then run the benchmarks"
@@ -35,6 +36,9 @@ test: install
 test-all: install
 	@echo "Running all tests ..."
 	@$(BIN)/python -m pytest -m ""
+
+fuzz: install
+	@FUZZ_INPUTS=100000 $(BIN)/python -m pytest tests/fuzz
 
 check: install
 	@$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from cyclopts.validators import Number
 
 from alignx_fast import logs, process
 from alignx_fast.errors import UserError
+from alignx_fast.printing import printable
 from alignx_fast.process import set_up_process
 
 if TYPE_CHECKING:  # pydantic takes too long to import for `--help`
@@ -201,7 +202,7 @@ def translate(model: Trained, *text: str, to: str, source: Annotated[str, Parame
     """
     from alignx_fast.verbs.translate import translate_lines
 
-    translate_lines(model, list(text) or (line.rstrip("\n") for line in sys.stdin), source, to)
+    translate_lines(model, list(text) or None, source, to)
 
 
 @app.command
@@ -354,5 +355,5 @@ def main() -> None:
 
 def _say(text: str, code: int) -> int:
     if process.local_rank() == 0:  # every process has the sentence
-        print(f"alignx-fast: {text}", file=sys.stderr)
+        print(f"alignx-fast: {printable(text)}", file=sys.stderr)
     return code

@@ -4,8 +4,17 @@ import logging
 import sys
 from typing import TextIO
 
+from alignx_fast.printing import printable
+
 LOGGER = logging.getLogger("alignx_fast")
 LOGGER.addHandler(logging.NullHandler())  # without it, warnings would reach standard error by logging's last resort
+
+
+class _Printable(logging.Formatter):
+    """The message alone; it may quote file names and texts, which must not control a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class _StandardOutput(logging.StreamHandler[TextIO]):
@@ -13,7 +22,7 @@ class _StandardOutput(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
-        self.setFormatter(logging.Formatter("%(message)s"))
+        self.setFormatter(_Printable("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout

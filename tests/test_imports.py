@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "files", "contents", "stages", "fields", "logs", "hardware"}
+BASE = {"errors", "files", "contents", "stages", "fields", "logs", "hardware", "printing"}
 """Small modules that anybody may use."""
 LOSS_SETTINGS = {"errors", "fields", "losses", "kernels"}
 DATA_AND_MODELS = BASE | {"config", "losses", "data", "models", "kernels"}
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "contents": {"files"},
     "stages": set(),
     "fields": set(),
-    "logs": set(),
+    "logs": {"printing"},
+    "printing": set(),
     "process": set(),
     "hardware": {"config", "process"},
     # A loss's settings lie below the configuration, which is made of them; the list of losses of a stage lies above it.
@@ -48,7 +49,19 @@ MAY_IMPORT = {
     "training": DATA_AND_MODELS | {"process", "environment", "memory", "evaluation", "report"},
     "study": DATA_AND_MODELS | {"reading", "recipes", "evaluation", "report", "training", "comparison"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training", "comparison", "study"},
-    "cli": {"errors", "logs", "process", "environment", "config", "reading", "recipes", "training", "verbs", "report"},
+    "cli": {
+        "errors",
+        "logs",
+        "printing",
+        "process",
+        "environment",
+        "config",
+        "reading",
+        "recipes",
+        "training",
+        "verbs",
+        "report",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -29,3 +29,9 @@ def test_messages_follow_a_redirected_standard_output(capsys: pytest.CaptureFixt
     logs.configure()
     logs.LOGGER.info("one [bold]word[/bold]")
     assert capsys.readouterr().out == "one [bold]word[/bold]\n"
+
+
+def test_messages_do_not_control_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    logs.LOGGER.warning("no file %s", "\x1b[31m\u202ex")
+    assert capsys.readouterr().out == "no file \\x1b[31m\\u202ex\n"

@@ -16,17 +16,24 @@ class StageRows:
 
     train: Rows[Pair | Instruction]
     dev: Rows[Pair | Instruction]
+    n_reversed: int
+    """Rows that were made of a pair by turning it round, used or not."""
+    n_unneeded: int
+    """Rows that the stage has no use for; nothing is wrong with them."""
 
 
 def compose_pairs(pairs: PairSplit, settings: Settings, *, n_train: int | None = None, n_dev: int | None = None) -> StageRows:
     """Training pairs in both directions, dev pairs in one of the two by turns; the given numbers at random, default all."""
     rng = np.random.default_rng((settings.seed, 2))
     both = settings.data.both_directions
-    train = pairs.train.take(i for i in range(len(pairs.train)) for _ in range(2)) if both else pairs.train
-    dev = pairs.dev
+    candidates = pairs.train.take(i for i in range(len(pairs.train)) for _ in range(2)) if both else pairs.train
+    train = _directed(candidates, _sample(rng, len(candidates), n_train), both)
+    dev = _directed(pairs.dev, _sample(rng, len(pairs.dev), n_dev), both)
     return StageRows(
-        train=_directed(train, _sample(rng, len(train), n_train), both),
-        dev=_directed(dev, _sample(rng, len(dev), n_dev), both),
+        train,
+        dev,
+        n_reversed=len(candidates) - len(pairs.train),
+        n_unneeded=len(candidates) - len(train) + len(pairs.dev) - len(dev),
     )
 
 
@@ -34,7 +41,7 @@ def compose_instruct(pairs: PairSplit, instructions: InstructionSplit, settings:
     """Instructions, and translations up to `data.translation_share` of the whole."""
     share = settings.data.translation_share
     if share == 1:
-        return compose_pairs(pairs, settings)
+        return replace(compose_pairs(pairs, settings), n_unneeded=len(instructions.train) + len(instructions.dev))
     n_pairs = len(pairs.train) * (2 if settings.data.both_directions else 1)
     n_translations = round(len(instructions.train) * share / (1 - share))
     train = instructions.train
@@ -43,7 +50,12 @@ def compose_instruct(pairs: PairSplit, instructions: InstructionSplit, settings:
         train = train.take(sorted(np.random.default_rng((settings.seed, 3)).choice(len(train), n_train, replace=False).tolist()))
     n_dev = round(len(instructions.dev) * share / (1 - share))
     translations = compose_pairs(pairs, settings, n_train=n_translations, n_dev=n_dev)
-    return StageRows(_joined(translations.train, train), _joined(translations.dev, instructions.dev))
+    return StageRows(
+        _joined(translations.train, train),
+        _joined(translations.dev, instructions.dev),
+        n_reversed=translations.n_reversed,
+        n_unneeded=translations.n_unneeded + len(instructions.train) - len(train),
+    )
 
 
 def _sample(rng: np.random.Generator, total: int, wanted: int | None) -> Iterable[int]:

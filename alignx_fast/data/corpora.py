@@ -4,6 +4,7 @@ A reader streams. What the user must fix raises `UserError` with file and line; 
 """
 
 import difflib
+import os
 import random
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +14,11 @@ from pathlib import Path
 from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
-from alignx_fast.data.languages import NAMES, check_language
-from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
+from alignx_fast.data.languages import NAMES
+from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, local, tsv_records
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
-from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.values import group_of, id_of, is_missing, language_of, no_column, required, text_of
 from alignx_fast.errors import UserError
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
@@ -46,6 +48,8 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
         texts = row.get("texts", row.get("translation"))
         if isinstance(texts, Mapping):
             yield from _multiway(texts, row, fixed, wanted, where)
+        elif is_missing(texts) and ("texts" in row or "translation" in row) and "src" not in row:
+            yield Dropped(Reason.EMPTY, "", where)
         else:
             yield _pair(row, record, fixed, wanted, where)
 
@@ -63,31 +67,43 @@ def read_instructions(source: InstructionSource, languages: Iterable[str] | None
         rows = _instructions(source)
     for row in rows:
         if wanted is not None and row.lang is not None and row.lang not in wanted:
-            yield Dropped(Reason.LANGUAGE, row.instruction, row.where)
+            yield Dropped(Reason.LANGUAGE, row.text, row.where)
         elif not row.instruction or not row.output:
-            yield Dropped(Reason.EMPTY, f"{row.instruction} | {row.output}", row.where)
-        elif is_broken(row.instruction + row.input + row.output):
-            yield Dropped(Reason.BROKEN, f"{row.instruction} | {row.input} | {row.output}", row.where)
+            yield Dropped(Reason.EMPTY, row.text, row.where)
+        elif is_broken(row.text):
+            yield Dropped(Reason.BROKEN, row.text, row.where)
         else:
             yield row
 
 
-def read_meanings(path: str) -> list[Meaning]:
+def read_meanings(path: str, dropped: DroppedRows | None = None) -> list[Meaning]:
     """Sentences in several languages: JSON lines with `texts: {lang: text}` and optionally `id`.
 
+    Args:
+        dropped: takes the texts that cannot be used, and why.
+
     Raises:
-        UserError: as `read_pairs`; also no row at all.
+        UserError: as `read_pairs`; also no usable text at all.
     """
+    dropped = DroppedRows() if dropped is None else dropped
     meanings = []
     for where, record in jsonl_records(path):
         texts = record.get("texts")
         if not isinstance(texts, Mapping):
-            raise UserError(_no_column("texts", record, where))
-        clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items()}
-        name = _id(record.get("id")) or _id(record.get("gid")) or where
-        meanings.append(Meaning(name, {lang: text for lang, text in clean.items() if text and not is_broken(text)}))
+            raise UserError(no_column("texts", record, where))
+        clean, unusable = _by_language(texts, where)
+        unusable += [Dropped(Reason.BROKEN, text, where) for text in clean.values() if is_broken(text)]
+        usable = {lang: text for lang, text in clean.items() if not is_broken(text)}
+        if usable:
+            meanings.append(Meaning(id_of(record.get("id")) or id_of(record.get("gid")) or where, usable))
+        for row in unusable or ([] if usable else [Dropped(Reason.EMPTY, "", where)]):
+            dropped.add(row)
     if not meanings:
-        raise UserError(f"{path} holds no rows. Give one JSON object with `texts` on each line, or leave data.evaluation unset.")
+        reasons = ", ".join(f"{count} texts: {reason}" for reason, count in dropped.by_reason().items())
+        raise UserError(
+            f"{path} holds no rows{f' with a usable text ({reasons})' if reasons else ''}. Give one JSON object with `texts` on each "
+            "line, or leave data.evaluation unset."
+        )
     return meanings
 
 
@@ -98,7 +114,7 @@ def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
     languages get the same share; all pairs of a meaning would grow with the square of its languages.
     """
     order = sorted(languages)
-    random.Random(zlib.crc32(key.encode())).shuffle(order)
+    random.Random(zlib.crc32(key.encode(errors="surrogatepass"))).shuffle(order)
     return list(pairwise(order)) if len(order) < 3 else list(pairwise([*order, order[0]]))
 
 
@@ -119,16 +135,16 @@ def _kind(path: str, known: tuple[str, ...]) -> str:
     """The format that a path's name tells."""
     suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes if suffix != ".gz"]
     last = {"ndjson": "jsonl", "json": "jsonl"}.get(suffixes[-1], suffixes[-1]) if suffixes else ""
-    file = Path(path).expanduser()
+    file = local(path)
     if last in known:
         return last
-    if file.is_dir():
+    if os.path.isdir(file):
         return "hf"
     if path.startswith("builtin:"):
         raise UserError(f"No data set {path}. The built-in one is {PHRASEBOOK}.")
-    if file.is_file():
+    if os.path.isfile(file):
         raise UserError(f"{path}: the name does not tell the format. Set format to one of {', '.join(known)}, hf.")
-    if file.parent.is_dir() and str(file.parent) != ".":
+    if os.path.isdir(file.parent) and str(file.parent) != ".":
         return "jsonl"  # its reader names the nearest file of that folder
     raise UserError(f"No file {path}. Check the path, or set format: hf if it is the name of a Hugging Face dataset.")
 
@@ -158,30 +174,48 @@ def _fixed_language(source: ParallelSource, side: int) -> str | None:
         if ending not in NAMES:  # not check_language: "txt" is a language of Papua
             raise UserError(f"{source.path}: line-aligned files do not say their languages. Set src_lang and tgt_lang.")
         return ending
-    return None if code is None else _language(code, source.path)
+    return None if code is None else language_of(code, source.path)
 
 
 def _pair(row: Row, record: Row, fixed: Languages, wanted: frozenset[str] | None, where: str) -> Pair | Dropped:
-    src, tgt = (_required(row, record, name, where) for name in ("src", "tgt"))
+    src, tgt = (required(row, record, name, where) for name in ("src", "tgt"))
     codes = [
-        _language(_required(row, record, name, where), where) if name in row or given is None else given
+        given if given is not None and is_missing(row.get(name)) else language_of(required(row, record, name, where), where)
         for name, given in zip(("src_lang", "tgt_lang"), fixed, strict=True)
     ]
-    return _checked(codes[0], codes[1], src, tgt, _group(row), where, wanted)
+    return _checked(codes[0], codes[1], src, tgt, group_of(row), where, wanted)
 
 
 def _multiway(
     texts: Mapping[str, object], row: Row, fixed: Languages, wanted: frozenset[str] | None, where: str
 ) -> Iterator[Pair | Dropped]:
-    # None marks a language that the row lacks: Hugging Face fills such columns up.
-    clean = {_language(lang, where): _text(text, "texts", where) for lang, text in texts.items() if text is not None}
+    clean, twice = _by_language(texts, where)
+    yield from twice
     src_lang, tgt_lang = fixed
     if src_lang is not None and tgt_lang is not None:
-        yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), _group(row), where, wanted)
+        yield _checked(src_lang, tgt_lang, clean.get(src_lang, ""), clean.get(tgt_lang, ""), group_of(row), where, wanted)
         return
-    own = _id(row.get("id"))
-    group = _group(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
+    own = id_of(row.get("id"))
+    group = group_of(row) or (where if own is None else f"{where.rpartition(':')[0]}#{own}")
     yield from _ring_pairs(clean, wanted, group=group, where=where)
+
+
+def _by_language(texts: Mapping[str, object], where: str) -> tuple[dict[str, str], list[Dropped]]:
+    """Texts by canonical code, and those that come second in their language, such as under `de` and `deu`.
+
+    Missing and blank values are no texts: Hugging Face fills up the languages that a row lacks.
+    """
+    clean: dict[str, str] = {}
+    twice = []
+    for code, value in texts.items():
+        if is_missing(value):
+            continue
+        lang, text = language_of(code, where), text_of(value, "texts", where)
+        if lang in clean:
+            twice.append(Dropped(Reason.TWICE, text, where))
+        else:
+            clean[lang] = text
+    return clean, twice
 
 
 def _ring_pairs(texts: dict[str, str], wanted: frozenset[str] | None, *, group: str, where: str) -> Iterator[Pair | Dropped]:
@@ -213,61 +247,17 @@ def _checked(
 
 def _instructions(source: InstructionSource) -> Iterator[Instruction]:
     _check_mapping(source.columns, INSTRUCTION_COLUMNS, source.path)
-    fixed = None if source.lang is None else _language(source.lang, source.path)
+    fixed = None if source.lang is None else language_of(source.lang, source.path)
     kind = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
     records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
     for where, record in records:
         row = _mapped(record, source.columns)
-        lang = fixed if row.get("lang") is None else _language(row["lang"], where)
+        lang = fixed if is_missing(row.get("lang")) else language_of(row["lang"], where)
         yield Instruction(
-            instruction=_required(row, record, "instruction", where),
-            input=_text(row.get("input") or "", "input", where),
-            output=_required(row, record, "output", where),
+            instruction=required(row, record, "instruction", where),
+            input=text_of(row.get("input") or "", "input", where),
+            output=required(row, record, "output", where),
             lang=lang,
             where=where,
-            group=_group(row),
+            group=group_of(row),
         )
-
-
-def _group(row: Row) -> str | None:
-    return _id(row.get("gid"))
-
-
-def _id(value: object) -> str | None:
-    """An id as text; None where it is missing, which tables write as null, NaN or nothing."""
-    text = "" if value is None else str(value).strip()
-    return None if text.lower() in ("", "nan", "null", "none") else text
-
-
-def _required(row: Row, record: Row, name: str, where: str) -> str:
-    if name not in row:
-        raise UserError(_no_column(name, record, where))
-    return _text(row[name], name, where)
-
-
-def _text(value: object, name: str, where: str) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{where}: `{name}` is {value!r:.60}, not a text. Quote it, or map another column with `columns`.")
-    return value.strip()
-
-
-def _language(code: object, where: str) -> str:
-    try:
-        return check_language(code)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _no_column(name: str, record: Row, where: str) -> str:
-    known = {"src": "source", "tgt": "target", "src_lang": "source_lang", "tgt_lang": "target_lang", "output": "response"}
-    candidates = [key for key in record if key not in known]
-    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
-    near = near or difflib.get_close_matches(known.get(name, name), candidates, n=1)
-    if name.endswith("_lang") and not near:
-        return f"{where} does not say its languages. Set {name} of this source, or add a column `{name}`."
-    hint = (
-        f" If `{near[0]}` holds it, set columns: {{{name}: {near[0]}}}." if near else f" Map it with columns: {{{name}: YOURS}}."
-    )
-    return f"{where} has no `{name}`, only {', '.join(record)}.{hint}"

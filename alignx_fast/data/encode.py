@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.data.rows import Dropped, Instruction, Pair, Reason, Rows
+from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Pair, Rows
 from alignx_fast.data.spans import Example, encode_batches
 from alignx_fast.data.templates import Rendered, Template
 
@@ -26,7 +26,7 @@ class Encoder:
     ) -> None:
         self.tokenizer, self.template, self.max_length, self.languages = tokenizer, template, max_length, languages
 
-    def encode(self, rows: Rows[Pair | Instruction], dropped: list[Dropped], title: str) -> datasets.Dataset:
+    def encode(self, rows: Rows[Pair | Instruction], dropped: DroppedRows, title: str) -> datasets.Dataset:
         """Tokenise all rows in batches; those that cannot be used go to `dropped`."""
         columns = _Columns()
         batches = range(0, len(rows), ROWS_PER_BATCH)
@@ -37,9 +37,7 @@ class Encoder:
             batch = slice(at, at + ROWS_PER_BATCH)
             for row, meaning, example in zip(rows.rows[batch], rows.meanings[batch], examples, strict=True):
                 if isinstance(example, Dropped):
-                    dropped.append(Dropped(example.reason, _text_of(row), row.where))
-                elif self.template.special_tokens and self.template.special_tokens.search(_text_of(row)):
-                    dropped.append(Dropped(Reason.SPECIAL, _text_of(row), row.where))
+                    dropped.add(Dropped(example.reason, row.text, row.where))
                 else:
                     columns.add(example, *self._language_numbers(row), meaning)
         return columns.dataset()
@@ -84,7 +82,3 @@ class _Columns:
             "meaning": pa.array(numbers[:, 7]),
         }
         return datasets.Dataset(pa.table(table))
-
-
-def _text_of(row: Pair | Instruction) -> str:
-    return f"{row.src} | {row.tgt}" if isinstance(row, Pair) else f"{row.instruction} | {row.input} | {row.output}"

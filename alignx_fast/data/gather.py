@@ -1,6 +1,5 @@
 """All rows of a stage: its sources read, cleaned, split (split.py) and composed (compose.py)."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +12,7 @@ from alignx_fast.data.corpora import read_instructions, read_meanings, read_pair
 from alignx_fast.data.dedupe import normalise
 from alignx_fast.data.languages import check_language
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
-from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason, Rows
+from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason, Rows
 from alignx_fast.data.split import split_instructions, split_pairs
 from alignx_fast.data.templates import WORDINGS, Template
 from alignx_fast.errors import UserError
@@ -29,8 +28,12 @@ class Gathered:
     train: Rows[Pair | Instruction]
     dev: Rows[Pair | Instruction]
     evaluation: list[Meaning]
-    dropped: list[Dropped]
+    dropped: DroppedRows
     rows_read: int
+    rows_reversed: int
+    """Rows that were made of a pair by turning it round: rows_read + rows_reversed = train + dev + dropped."""
+    evaluation_dropped: DroppedRows
+    """Texts of the evaluation file that are not used."""
 
 
 def gather(settings: Settings, stage: Stage) -> Gathered:
@@ -42,20 +45,27 @@ def gather(settings: Settings, stage: Stage) -> Gathered:
     data = settings.data
     languages = None if data.languages is None else {check_language(code) for code in data.languages}
     held_out = _phrasebook_held_out(settings, languages)
-    evaluation = held_out if data.evaluation is None else read_meanings(data.evaluation)
+    evaluation_dropped = DroppedRows()
+    evaluation = held_out if data.evaluation is None else read_meanings(data.evaluation, evaluation_dropped)
     reserved = {normalise(text) for meaning in [*held_out, *evaluation] for text in meaning.texts.values()}
 
     sources = _Sources(settings, languages, reserved)
     pairs = split_pairs(sources.pairs(), held_out, settings)
     if data.evaluation is None:
         evaluation = [*held_out, *pairs.dev_sentences]
+    sources.rows_read += pairs.n_held_out
+    sources.dropped.count(Reason.RESERVED, pairs.n_reserved)
+    sources.drop_held_out(pairs.about_held_out)
     if stage == "align":
         rows = compose_pairs(pairs, settings)
     else:
-        rows = compose_instruct(pairs, split_instructions(sources.instructions(), pairs, settings), settings)
+        instructions = split_instructions(sources.instructions(), pairs, settings)
+        sources.drop_held_out(instructions.about_held_out)
+        rows = compose_instruct(pairs, instructions, settings)
+    sources.dropped.count(Reason.SHARE, rows.n_unneeded)
     if not len(rows.train):
         raise UserError(_nothing_usable(stage, sources))
-    return Gathered(rows.train, rows.dev, evaluation, sources.dropped, sources.rows_read)
+    return Gathered(rows.train, rows.dev, evaluation, sources.dropped, sources.rows_read, rows.n_reversed, evaluation_dropped)
 
 
 def training_texts(settings: Settings) -> Iterator[str]:
@@ -89,7 +99,7 @@ class _Sources:
     def __init__(self, settings: Settings, languages: set[str] | None, reserved: set[str]) -> None:
         self.settings, self.languages = settings, languages
         self.reserved = reserved  # normalised texts of the evaluation: a row with one of them is not used
-        self.dropped: list[Dropped] = []
+        self.dropped = DroppedRows()
         self.rows_read = 0
 
     def pairs(self) -> list[Pair]:
@@ -101,9 +111,9 @@ class _Sources:
                 src, tgt = normalise(pair.src), normalise(pair.tgt)
                 identity = frozenset(((pair.src_lang, src), (pair.tgt_lang, tgt)))
                 if src in self.reserved or tgt in self.reserved:
-                    self.dropped.append(Dropped(Reason.EVALUATION, f"{pair.src} | {pair.tgt}", pair.where))
+                    self.drop(Reason.EVALUATION, pair)
                 elif identity in seen:
-                    self.dropped.append(Dropped(Reason.DUPLICATE, f"{pair.src} | {pair.tgt}", pair.where))
+                    self.drop(Reason.DUPLICATE, pair)
                 else:
                     seen.add(identity)
                     kept.append(pair)
@@ -118,9 +128,9 @@ class _Sources:
             for row in self._sample(read_instructions(source, self.languages), source.max_rows, seed):
                 identity = (normalise(row.instruction), normalise(row.input), normalise(row.output))
                 if not self.reserved.isdisjoint(identity[1:]):
-                    self.dropped.append(Dropped(Reason.EVALUATION, f"{row.input} | {row.output}", row.where))
+                    self.drop(Reason.EVALUATION, row)
                 elif identity in seen:
-                    self.dropped.append(Dropped(Reason.DUPLICATE, f"{row.instruction} | {row.input}", row.where))
+                    self.drop(Reason.DUPLICATE, row)
                 else:
                     seen.add(identity)
                     kept.append(row)
@@ -134,14 +144,24 @@ class _Sources:
         for row in rows:
             self.rows_read += 1
             if isinstance(row, Dropped):
-                self.dropped.append(row)
+                self.dropped.add(row)
                 continue
             n_usable += 1
             if max_rows is None or len(kept) < max_rows:
                 kept.append(row)
             elif (at := int(rng.integers(n_usable))) < max_rows:
                 kept[at] = row
+        self.dropped.count(Reason.MAX_ROWS, n_usable - len(kept))
         return kept
+
+    def drop(self, reason: Reason, row: Pair | Instruction) -> None:
+        """Leave out a row that is usable in itself."""
+        self.dropped.add(Dropped(reason, row.text, row.where))
+
+    def drop_held_out(self, rows: Iterable[Pair | Instruction]) -> None:
+        """Leave out rows that say what is held out."""
+        for row in rows:
+            self.drop(Reason.HELD_OUT, row)
 
 
 def _phrasebook_held_out(settings: Settings, languages: set[str] | None) -> list[Meaning]:
@@ -154,7 +174,7 @@ def _phrasebook_held_out(settings: Settings, languages: set[str] | None) -> list
 
 
 def _nothing_usable(stage: Stage, sources: _Sources) -> str:
-    reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(row.reason for row in sources.dropped).most_common())
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sources.dropped.by_reason().items())
     return (
         f"No usable row for stage {stage}: {sources.rows_read} rows read, {reasons or 'none dropped'}. "
         f"Check data.{'parallel' if stage == 'align' else 'instructions'} and data.languages."

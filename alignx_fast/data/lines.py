@@ -3,11 +3,12 @@
 import difflib
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignx_fast.errors import UserError
+from alignx_fast.errors import UserError, first_line
 
 Row = dict[str, object]
 """A line's values by column."""
@@ -21,8 +22,8 @@ def lines(path: str) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: no such file (names the nearest one in that folder), not UTF-8, or damaged gzip data.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = local(path)
+    if not os.path.isfile(file):
         raise UserError(_missing(file))
     number = 0
     try:
@@ -40,6 +41,11 @@ def lines(path: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
 
 
+def local(path: str) -> Path:
+    """A path with `~` as the home folder; unlike pathlib's own, this never raises, and neither does os.path.isfile."""
+    return Path(os.path.expanduser(path))
+
+
 def jsonl_records(path: str) -> Iterator[Record]:
     """One JSON object a line; blank lines are skipped.
 
@@ -55,6 +61,8 @@ def jsonl_records(path: str) -> Iterator[Record]:
             raise UserError(
                 f"{where} is not JSON: {error.msg} at column {error.colno}. Each line must be one JSON object."
             ) from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets in brackets
+            raise UserError(f"{where} cannot be read as JSON: {first_line(error)} Each line must be one JSON object.") from None
         if not isinstance(record, dict):
             raise UserError(f"{where} is a JSON {type(record).__name__}. Each line must be one JSON object.")
         yield where, record
@@ -64,7 +72,7 @@ def tsv_records(path: str, columns: dict[str, str]) -> Iterator[Record]:
     """Tab-separated values without quoting; the first line names the columns, unless `columns` counts them ("1", "2").
 
     Raises:
-        UserError: a line with another number of cells than the first, with file and line number.
+        UserError: a line with another number of cells than the first, or a column named twice, with file and line number.
     """
     names: list[str] | None = None
     for where, line in lines(path):
@@ -72,6 +80,9 @@ def tsv_records(path: str, columns: dict[str, str]) -> Iterator[Record]:
         if names is None:
             counted = bool(columns) and all(name.isdigit() for name in columns.values())
             names = [str(i) for i in range(1, len(cells) + 1)] if counted else [cell.strip() for cell in cells]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise UserError(f"{where} names the column `{twice}` twice: rename one, or count the columns in `columns`.")
             if not counted:
                 continue
         if len(cells) != len(names):
@@ -105,10 +116,14 @@ def _unaligned(path: str, lines_of_path: int, target_path: str, lines_of_target:
 
 def _missing(file: Path) -> str:
     """The message for a file that is not there."""
-    if file.is_dir():
+    if os.path.isdir(file):
         return f"{file} is a folder. Name a file in it, or set format: hf for a saved Hugging Face dataset."
-    if not file.parent.is_dir():
+    if not os.path.isdir(file.parent):
         return f"No file {file}: the folder {file.parent} does not exist. Check the path."
-    near = difflib.get_close_matches(file.name, [other.name for other in file.parent.iterdir()], n=1, cutoff=0.5)
+    try:
+        names = os.listdir(file.parent)
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(file.name[:255], names, n=1, cutoff=0.5)
     hint = f"Did you mean {file.parent / near[0]}?" if near else "Check the path, or set format: hf for a Hugging Face dataset."
     return f"No file {file}. {hint}"

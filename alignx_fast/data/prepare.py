@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from alignx_fast.data.cache import NotWritableError, building, damage, fingerpri
 from alignx_fast.data.encode import Encoder
 from alignx_fast.data.entries import KEEP_BYTES, KEEP_SECONDS, hold, remove_old
 from alignx_fast.data.gather import Gathered, gather
-from alignx_fast.data.rows import Meaning, Pair, Reason
+from alignx_fast.data.rows import Meaning, Pair
 from alignx_fast.data.spans import bos_ids, closing_id
 from alignx_fast.data.summary import Summary, per_language, split_summary
 from alignx_fast.data.templates import choose
@@ -44,7 +43,7 @@ class Prepared:
     summary: Summary
     """Rows read, kept and dropped by reason; rows and tokens per language; lengths."""
     dropped_file: Path | None
-    """JSON lines {where, reason, text} of every dropped row but those in languages that were not asked for."""
+    """JSON lines {where, reason, text} of every dropped row that something is wrong with; None where there is none."""
     eval_meanings: list[Meaning]
     """Held-out sentences in several languages; none of their texts is in train."""
     from_cache: bool
@@ -154,11 +153,13 @@ def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase,
     summary: Summary = {
         "stage": stage,
         "rows_read": gathered.rows_read,
-        "dropped": dict(Counter(str(row.reason) for row in gathered.dropped).most_common()),
+        "rows_reversed": gathered.rows_reversed,
+        "dropped": gathered.dropped.by_reason(),
         "train": split_summary(train, settings.data.max_length, closing_id(tokenizer, template)),
         "dev": split_summary(dev, settings.data.max_length, closing_id(tokenizer, template)),
         "languages": per_language(train, languages),
         "eval_meanings": len(gathered.evaluation),
+        "eval_texts_dropped": gathered.evaluation_dropped.by_reason(),
         "template": template.name,
         "begins_with": str(tokenizer.decode(bos_ids(tokenizer))),
         "ends_with": str(tokenizer.decode([closing_id(tokenizer, template)])),
@@ -170,7 +171,7 @@ def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase,
     (folder / "eval_meanings.json").write_text(
         json.dumps([asdict(meaning) for meaning in gathered.evaluation], ensure_ascii=False), encoding="utf-8"
     )
-    listed = [row for row in gathered.dropped if row.reason != Reason.LANGUAGE]
+    listed = [*gathered.dropped.listed, *gathered.evaluation_dropped.listed]
     if listed:
         with (folder / "dropped.jsonl").open("w", encoding="utf-8") as stream:
             for row in listed:
@@ -183,7 +184,7 @@ def _save(data: datasets.Dataset, folder: Path) -> None:
     were_off = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        data.save_to_disk(str(folder))
+        data.save_to_disk(str(folder), num_shards=None if len(data) else 1)  # without a file it could not be read again
     finally:
         if not were_off:
             datasets.enable_progress_bars()

@@ -16,6 +16,7 @@ from alignx_fast.config import Settings
 from alignx_fast.data.languages import language_name
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.spans import Example
+from alignx_fast.printing import one_line, printable
 
 SOURCE, TARGET, RESPONSE, PROMPT, SPECIAL = "green", "cyan", "yellow", "bright_black", "bold magenta"
 EXAMPLES_PER_REASON = 2
@@ -33,6 +34,7 @@ def preview(settings: Settings, tokenizer: PreTrainedTokenizerBase, rows: int = 
         chosen = _spread(len(prepared.train), rows, settings.seed)
         parts.append(Text(f"\nStage {stage}: {rows_line(prepared)}", style="bold"))
         parts += [row_panel(prepared.train[i], tokenizer, prepared.languages) for i in chosen]
+        parts.append(Text(rows_account(prepared)))
         parts.append(dropped_table(prepared.summary["dropped"], prepared.dropped_file))
     return Group(*parts)
 
@@ -48,6 +50,15 @@ def rows_line(prepared: Prepared) -> str:
     )
 
 
+def rows_account(prepared: Prepared) -> str:
+    """What became of every row, in one line."""
+    summary = prepared.summary
+    return (
+        f"{summary['rows_read']:,} rows read + {summary['rows_reversed']:,} made by turning pairs round = {summary['train']['rows']:,} "
+        f"training + {summary['dev']['rows']:,} dev + {sum(summary['dropped'].values()):,} not used"
+    )
+
+
 def row_panel(example: Example, tokenizer: PreTrainedTokenizerBase, languages: Sequence[str]) -> Panel:
     """One row: every token underlined or not by turns, in the colour of its part."""
     text = Text(overflow="fold")
@@ -59,7 +70,7 @@ def row_panel(example: Example, tokenizer: PreTrainedTokenizerBase, languages: S
         style = _style(example, start)
         if example["input_ids"][start] in special:
             style = SPECIAL
-        text.append(piece.replace("\n", "↵\n"), style=f"{style} underline" if number % 2 else style)
+        text.append(printable(piece).replace("\n", "↵\n"), style=f"{style} underline" if number % 2 else style)
     sides = [language_name(languages[i]) if i >= 0 else "unknown language" for i in (example["src_lang"], example["tgt_lang"])]
     is_pair = example["target"][1] > example["target"][0]
     title = f"{sides[0]} → {sides[1]}" if is_pair else f"instruction in {sides[0]}"
@@ -79,7 +90,9 @@ def dropped_table(counts: dict[str, int], dropped_file: Path | None) -> Table | 
             for line in stream:
                 row = json.loads(line)
                 if len(examples[row["reason"]]) < EXAMPLES_PER_REASON:
-                    examples[row["reason"]].append(f"{row['where'].rpartition('/')[2]}  {' '.join(row['text'].split())[:90]}")
+                    examples[row["reason"]].append(
+                        one_line(f"{row['where'].rpartition('/')[2]}  {' '.join(row['text'].split())[:90]}")
+                    )
     table = Table("dropped because", "rows", "for example", title="Rows not used", title_justify="left")
     table.columns[1].justify = "right"
     for reason, count in counts.items():

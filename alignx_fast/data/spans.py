@@ -6,13 +6,13 @@ its characters. Tokenising the parts one by one would give other tokens at their
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypedDict
 
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from alignx_fast.data.rows import Dropped, Reason
+from alignx_fast.data.control import ControlTokens, encode_core
+from alignx_fast.data.rows import Dropped, Instruction, Reason
 from alignx_fast.data.templates import Rendered, Template
 from alignx_fast.errors import UserError
 
@@ -55,11 +55,20 @@ def encode_batches(
     end = [eos_id(tokenizer)] if _end_of_turn(tokenizer, template) is None else []
 
     def tokenise(rows: Sequence[Rendered]) -> list[Encoding]:
-        return _encode(tokenizer, [row.text for row in rows], read_special_tokens=template.special_tokens is not None)
+        return encode_core(tokenizer, [row.text for row in rows], read_special_tokens=template.special_tokens is not None)
+
+    control = ControlTokens(tokenizer)
+    plain = template.render_instruction(Instruction("a", "", "a"))
+    of_layout = control.count(plain.text, tokenise([plain])[0])
 
     def finish(rows: Sequence[Rendered], tokenised: Future[list[Encoding]]) -> list[Example | Dropped]:
         pairs = zip(tokenised.result(), rows, strict=True)
-        return [_example(encoding, row, begin, end, unknown, max_length) for encoding, row in pairs]
+        return [
+            Dropped(Reason.SPECIAL, row.text)
+            if control.count(row.text, encoding) > of_layout
+            else _example(encoding, row, begin, end, unknown, max_length)
+            for encoding, row in pairs
+        ]
 
     with ThreadPoolExecutor(max_workers=1) as worker:
         ahead = None
@@ -72,9 +81,13 @@ def encode_batches(
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], opening_token: int, max_length: int) -> list[Example]:
-    """Raw sentences, for retrieval and perplexity: the opening token and the text's, no end token; the `source` span is the text alone."""
+    """Raw sentences, for retrieval and perplexity: the opening token and the text's, no end token; the `source` span is the text alone.
+
+    What would be read as a control token is kept apart, see `ControlTokens.kept_apart`.
+    """
     examples = []
-    for encoding in _encode(tokenizer, list(texts), read_special_tokens=False):
+    texts = ControlTokens(tokenizer).kept_apart(texts, read_special_tokens=False)
+    for encoding in encode_core(tokenizer, texts, read_special_tokens=False):
         ids = [opening_token, *encoding.ids][:max_length]
         span = [1, len(ids)]
         examples.append(Example(input_ids=ids, prompt_length=0, source=span, target=[0, 0], src_lang=-1, tgt_lang=-1, meaning=-1))
@@ -82,15 +95,23 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], openi
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, template: Template, prompts: Sequence[str]) -> list[list[int]]:
-    """Tokens of generation prompts made by `template`, with the same BOS as in training and nothing at the end."""
-    encodings = _encode(tokenizer, list(prompts), read_special_tokens=template.special_tokens is not None)
+    """Tokens of generation prompts made by `template`, with the same BOS as in training and nothing at the end.
+
+    The texts in them must be free of control tokens, which the layout itself may hold: see `as_text`.
+    """
+    encodings = encode_core(tokenizer, list(prompts), read_special_tokens=template.special_tokens is not None)
     begin = bos_ids(tokenizer)
     return [_begun(encoding.ids, begin) + encoding.ids for encoding in encodings]
 
 
+def as_text(tokenizer: PreTrainedTokenizerBase, template: Template, texts: Sequence[str]) -> list[str]:
+    """The texts such that none of them becomes a control token in a prompt made by `template`; most are as they were."""
+    return ControlTokens(tokenizer).kept_apart(texts, read_special_tokens=template.special_tokens is not None)
+
+
 def bos_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the tokenizer itself puts before a text: usually one BOS, nothing for the GPT-2 and Qwen families."""
-    plain = _encode(tokenizer, ["a"], read_special_tokens=False)[0].ids
+    plain = encode_core(tokenizer, ["a"], read_special_tokens=False)[0].ids
     whole: list[int] = tokenizer("a")["input_ids"]
     for at in range(len(whole) - len(plain) + 1):
         if whole[at : at + len(plain)] == plain:
@@ -122,7 +143,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: Template) -> int 
     """The special token that the layout closes a row with, such as <|im_end|>."""
     if not template.after_response or template.special_tokens is None:
         return None
-    last = _encode(tokenizer, [template.after_response], read_special_tokens=True)[0].ids[-1]
+    last = encode_core(tokenizer, [template.after_response], read_special_tokens=True)[0].ids[-1]
     token = tokenizer.added_tokens_decoder.get(last)
     return last if last == tokenizer.eos_token_id or (token is not None and token.special) else None
 
@@ -176,31 +197,3 @@ def _token_from(encoding: Encoding, char: int, stop: int) -> int:
         if token is not None:
             return token
     return len(encoding)
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], *, read_special_tokens: bool) -> list[Encoding]:
-    """All texts through the tokenizer's Rust core, on all threads, nothing added, padded or cut."""
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"{type(tokenizer).__name__} is a slow tokenizer without character offsets. Use a fast one (tokenizer.json)."
-        )
-    with _plain(tokenizer, read_special_tokens) as core:
-        encodings: list[Encoding] = core.encode_batch(texts, add_special_tokens=False)
-    return encodings
-
-
-@contextmanager
-def _plain(tokenizer: PreTrainedTokenizerBase, read_special_tokens: bool) -> Iterator[Tokenizer]:
-    """The Rust core without truncation and padding; with `read_special_tokens` off, "<s>" in a text is four characters.
-
-    Truncation and padding need no restoring: transformers sets both on each of its own calls.
-    """
-    core: Tokenizer = tokenizer.backend_tokenizer
-    before = core.encode_special_tokens
-    core.no_truncation()
-    core.no_padding()
-    core.encode_special_tokens = not read_special_tokens
-    try:
-        yield core
-    finally:
-        core.encode_special_tokens = before

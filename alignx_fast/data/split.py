@@ -29,6 +29,12 @@ class PairSplit:
     dev_sentences: list[Meaning]
     """The dev pairs of the user's sources as sentences in several languages; the phrasebook's held-out ones are not among them."""
     n_meanings: int
+    about_held_out: list[Pair]
+    """Pairs in neither, because they share a text or group with what is held out."""
+    n_held_out: int
+    """The phrasebook's held-out pairs: read like the others, and in dev or in neither."""
+    n_reserved: int
+    """Those of them in neither."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class InstructionSplit:
 
     train: Rows[Instruction]
     dev: Rows[Instruction]
+    about_held_out: list[Instruction]
+    """As in `PairSplit`."""
 
 
 def split_pairs(pairs: list[Pair], held_out: list[Meaning], settings: Settings) -> PairSplit:
@@ -58,11 +66,15 @@ def split_pairs(pairs: list[Pair], held_out: list[Meaning], settings: Settings) 
     in_train = may_train & ~in_dev
     rows = Rows(everything, meanings.tolist())
     dev = np.flatnonzero(in_dev[meanings]).tolist()
+    unused = np.flatnonzero(~(in_dev | in_train)[meanings]).tolist()
     return PairSplit(
         train=rows.take(np.flatnonzero(in_train[meanings]).tolist()),
         dev=rows.take(dev),
         dev_sentences=_sentences(rows.take(i for i in dev if i < len(pairs))),
         n_meanings=len(sizes),
+        about_held_out=[pairs[i] for i in unused if i < len(pairs)],
+        n_held_out=len(held_out_pairs),
+        n_reserved=sum(i >= len(pairs) for i in unused),
     )
 
 
@@ -84,6 +96,7 @@ def split_instructions(instructions: list[Instruction], pairs: PairSplit, settin
     return InstructionSplit(
         train=rows.take(np.flatnonzero(in_train[meanings]).tolist()),
         dev=rows.take(np.flatnonzero(in_dev[meanings]).tolist()),
+        about_held_out=[instructions[i] for i in np.flatnonzero(~(in_dev | in_train)[meanings]).tolist()],
     )
 
 

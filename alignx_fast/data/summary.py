@@ -31,16 +31,24 @@ class LanguageSummary(TypedDict):
 
 
 class Summary(TypedDict):
-    """A stage's data as its run folder and the cache describe it."""
+    """A stage's data as its run folder and the cache describe it.
+
+    No row is lost: rows_read + rows_reversed = rows of train + rows of dev + all that is dropped.
+    """
 
     stage: str
     rows_read: int
+    """Pairs and instructions; a row with texts in several languages counts as the pairs that are made of it."""
+    rows_reversed: int
+    """Rows that were made of a pair by turning it round (`data.both_directions`)."""
     dropped: dict[str, int]
     """By reason, the most frequent first."""
     train: SplitSummary
     dev: SplitSummary
     languages: dict[str, LanguageSummary]
     eval_meanings: int
+    eval_texts_dropped: dict[str, int]
+    """Texts of the evaluation file that are not used, by reason."""
     template: str
     begins_with: str
     ends_with: str

@@ -16,7 +16,13 @@ from alignx_fast.evaluation.monolingual import continuations, instruction_answer
 from alignx_fast.evaluation.parts import Parts, joined
 from alignx_fast.evaluation.progress import Show, not_shown
 from alignx_fast.evaluation.results import EvaluatedAt, Evaluation, LanguagePerplexity, Retrieval, TaskScore
-from alignx_fast.evaluation.sample import choose_meanings, languages_with_text, wanted_languages
+from alignx_fast.evaluation.sample import (
+    choose_meanings,
+    instructions_as_text,
+    languages_with_text,
+    meanings_as_text,
+    wanted_languages,
+)
 from alignx_fast.evaluation.translation import check_translation, translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
@@ -62,7 +68,8 @@ def evaluate(
     if translate and settings.translation_sentences:
         check_translation(settings)
     wanted = wanted_languages(meanings, languages)
-    meanings = choose_meanings(meanings, wanted, settings.sentences)
+    meanings, text_notes = meanings_as_text(choose_meanings(meanings, wanted, settings.sentences), tokenizer, template)
+    instructions = instructions_as_text(instructions, tokenizer, template)
     codes = languages_with_text(meanings, wanted)
     inputs = [model_fingerprint, settings.model_dump(mode="json"), [asdict(meaning) for meaning in meanings], codes, align_layer]
     parts = Parts(
@@ -128,7 +135,7 @@ def evaluate(
         languages=tuple(codes),
         sentences=len(meanings),
         opening_token=str(tokenizer.convert_ids_to_tokens(sentence_opening(tokenizer))),
-        notes=tuple(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes),
+        notes=(*text_notes, *(f"No held-out sentences in {code}: it is not scored." for code in wanted if code not in codes)),
     )
     return joined(whole, done)
 

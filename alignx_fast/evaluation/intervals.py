@@ -18,10 +18,11 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 def bootstrap_mean(values_by_group: Sequence[Sequence[float]]) -> Interval | None:
     """95 % percentile interval of the mean of group means, each group's values (one a sentence) drawn again with replacement.
 
-    Groups of equal length are taken to hold the same sentences in the same order, as languages do, and are drawn together. None without values.
+    Groups of equal length are taken to hold the same sentences in the same order, as languages do, and are drawn together. None
+    without a group of two values: one says nothing about the spread.
     """
     groups = [np.asarray(values, dtype=np.float64) for values in values_by_group if len(values)]
-    if not groups:
+    if max(map(len, groups), default=0) < 2:
         return None
     random = np.random.default_rng(SEED)
     means_R = np.zeros(RESAMPLES)
@@ -33,11 +34,11 @@ def bootstrap_mean(values_by_group: Sequence[Sequence[float]]) -> Interval | Non
 
 
 def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:
-    """95 % percentile interval of sum(numerators) / sum(denominators), sentences drawn again with replacement; None without values.
+    """95 % percentile interval of sum(numerators) / sum(denominators), sentences drawn again; None of fewer than two.
 
     `denominators` are positive.
     """
-    if not len(numerators):
+    if len(numerators) < 2:
         return None
     draws_RN = np.random.default_rng(SEED).integers(0, len(numerators), size=(RESAMPLES, len(numerators)))
     above_R, below_R = (np.asarray(values, dtype=np.float64)[draws_RN].sum(axis=1) for values in (numerators, denominators))

@@ -5,10 +5,15 @@ Neighbours in a corpus are often variants of each other, so sentences are taken 
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+from transformers import PreTrainedTokenizerBase
+
 from alignx_fast.data.languages import check_language
-from alignx_fast.data.rows import Meaning
+from alignx_fast.data.rows import Instruction, Meaning
+from alignx_fast.data.spans import as_text
+from alignx_fast.data.templates import Template
 from alignx_fast.errors import UserError
 
 Item = TypeVar("Item")
@@ -62,3 +67,25 @@ def languages_with_text(meanings: Sequence[Meaning], wanted: Sequence[str]) -> l
             "give some with `data.evaluation` or switch evaluation off with `evaluation.enabled: false`."
         )
     return codes
+
+
+def meanings_as_text(
+    meanings: Sequence[Meaning], tokenizer: PreTrainedTokenizerBase, template: Template
+) -> tuple[list[Meaning], list[str]]:
+    """Meanings none of whose texts becomes a control token, and a note where a blank had to be put into some for that."""
+    before = [text for meaning in meanings for text in meaning.texts.values()]
+    after = as_text(tokenizer, template, before)
+    texts = iter(after)
+    kept = [replace(meaning, texts={code: next(texts) for code in meaning.texts}) for meaning in meanings]
+    changed = sum(old != new for old, new in zip(before, after, strict=True))
+    note = f"{changed} held-out texts spell out control tokens of the tokenizer: they are read as text, with a blank within."
+    return kept, [note] if changed else []
+
+
+def instructions_as_text(
+    instructions: Sequence[Instruction], tokenizer: PreTrainedTokenizerBase, template: Template
+) -> list[Instruction]:
+    """The same for instructions."""
+    names = ("instruction", "input", "output")
+    texts = iter(as_text(tokenizer, template, [getattr(row, name) for row in instructions for name in names]))
+    return [replace(row, **{name: next(texts) for name in names}) for row in instructions]

@@ -77,7 +77,10 @@ class CorpusScorer:
         return TextScores.model_validate(values)
 
     def with_intervals(self, hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScores:
-        """Corpus scores with sacrebleu's bootstrap intervals: the same sentences are drawn for every corpus of a size."""
+        """Corpus scores with sacrebleu's bootstrap intervals: the same sentences are drawn for every corpus of a size.
+
+        One sentence has no interval: it says nothing about the spread.
+        """
         hypotheses, references = one_line(hypotheses), one_line(references)
         values: dict[str, float] = {}
         intervals: dict[str, Interval] = {}
@@ -86,7 +89,7 @@ class CorpusScorer:
             # A test of one system: sacrebleu's own way to a bootstrap interval in numbers rather than in text.
             (result,), signature = resample(metric, [hypotheses], references, "bs", RESAMPLES)
             values[name] = result.score
-            if result.mean is not None and result.ci is not None:
+            if len(references) > 1 and result.mean is not None and result.ci is not None:
                 intervals[name] = Interval(low=max(0.0, result.mean - result.ci), high=result.mean + result.ci)
             signatures.append(f"{TITLES[name]} {signature}")
         if self.spbleu is not None:

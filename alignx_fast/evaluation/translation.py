@@ -166,11 +166,11 @@ def score_direction(
     achieved = scorer.with_intervals(hypotheses, references)
     return DirectionTranslation(
         **dict(achieved.scores),
-        bleu_interval=achieved.intervals["bleu"],
-        chrf_interval=achieved.intervals["chrf"],
+        bleu_interval=achieved.intervals.get("bleu"),
+        chrf_interval=achieved.intervals.get("chrf"),
         spbleu_interval=achieved.intervals.get("spbleu"),
         ter_interval=achieved.intervals.get("ter"),
-        chance=scorer.scores(other_sentences(references), references),
+        chance=scorer.scores(other_sentences(references), references) if len(references) > 1 else None,  # one has no other
         n=len(hypotheses),
         tokenizer=tokenizer,
         signature=achieved.signature,

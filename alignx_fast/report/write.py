@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from alignx_fast.files import write_text
+from alignx_fast.printing import printable
 from alignx_fast.report.facts import data_facts, flat
 from alignx_fast.report.figures.bars import retrieval_bars, translation_bars
 from alignx_fast.report.figures.layers import layer_curves
@@ -35,6 +36,7 @@ def write_report(run_folder: Path) -> Path:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=shown,
     )
     page = environment.get_template("page.html.j2").render(
         run=run, titles=POINT_TITLES, **training(run), **scores(run), **facts(run)
@@ -42,6 +44,11 @@ def write_report(run_folder: Path) -> Path:
     path = run.folder / "report.html"
     write_text(path, page)
     return path
+
+
+def shown(value: object) -> object:
+    """Texts without characters that a page cannot hold or that reorder what stands beside them; all else as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def training(run: Run) -> dict[str, object]:

@@ -39,6 +39,7 @@ from alignx_fast.models.positions import check_positions, learned_positions_of
 from alignx_fast.models.tiny import save_tiny_model
 from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 from alignx_fast.models.weights import check_base, load_model
+from alignx_fast.printing import one_line
 from alignx_fast.report.labels import POINT_TITLES
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
@@ -162,11 +163,15 @@ class Run:
         summary = prepared.summary
         log.info(
             f"  {len(prepared.train):,} training rows, {len(prepared.dev):,} dev rows, {len(prepared.languages)} languages; "
-            f"{sum(summary['dropped'].values()):,} of {summary['rows_read']:,} rows dropped (data/dropped_{stage}.jsonl)"
+            f"{summary['rows_read']:,} rows read, {summary['rows_reversed']:,} made by turning pairs round, "
+            f"{sum(summary['dropped'].values()):,} not used (data/{stage}.json)"
         )
         longest = max(summary["train"]["tokens_longest"], summary["dev"]["tokens_longest"])
         remedy = f"cut rows there with `--data.max_length {self.positions}`, or choose another model"
         check_positions(self.positions, longest, f"The longest row of stage {stage} has", remedy)
+        if unusable := summary["eval_texts_dropped"]:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in unusable.items())
+            log.warning("  Texts of %s that are not used: %s.", self.settings.data.evaluation, counts)
         self.prepared[stage] = prepared
 
     def _compare_inputs(self) -> None:
@@ -342,8 +347,8 @@ def samples(folder: Path, count: int = 4) -> list[str]:
     for direction, scores in list(directions)[:: max(1, len(directions) // count)][:count]:
         example = scores.examples[0]
         lines += [
-            f"{direction}  {example.source}",
-            f"   model      {example.hypothesis}",
-            f"   reference  {example.reference}",
+            f"{direction}  {one_line(example.source)}",
+            f"   model      {one_line(example.hypothesis)}",
+            f"   reference  {one_line(example.reference)}",
         ]
     return lines

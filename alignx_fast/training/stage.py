@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
 
 
-def training_arguments(settings: Settings, stage: StageSettings, folder: Path, rows: int) -> TrainingArguments:
-    """The Trainer's settings for a stage of `rows` training rows."""
+def training_arguments(
+    settings: Settings, stage: StageSettings, folder: Path, rows: int, *, has_dev: bool = True
+) -> TrainingArguments:
+    """The Trainer's settings for a stage of `rows` training rows; without dev rows there are no dev losses."""
     per_step = rows_in_step(stage, rows)
     steps = stage.max_steps or steps_in_epochs(stage.epochs, rows, per_step)
     return TrainingArguments(
@@ -50,9 +52,9 @@ def training_arguments(settings: Settings, stage: StageSettings, folder: Path, r
         use_cpu=not on_gpu(),
         logging_steps=min(stage.log_every, steps),
         logging_nan_inf_filter=False,
-        eval_strategy="steps",
+        eval_strategy="steps" if has_dev else "no",
         eval_steps=stage.evaluate_every or max(1, -(-steps // 10)),
-        eval_on_start=True,
+        eval_on_start=has_dev,
         save_strategy="steps",
         save_steps=stage.save_every or max(1, -(-steps // 5)),
         save_total_limit=stage.keep_checkpoints,
@@ -128,12 +130,17 @@ def run_stage(
     callbacks: list[TrainerCallback] = [stop] + ([] if stage.save_every else [SaveByTheClock()])
     if processes.is_first:
         callbacks = [_begin_log(run, name, stage, used, tokens, checkpoint), progress, *callbacks]
+    has_dev = len(prepared.dev) > 0
+    if not has_dev:
+        log.warning("There are no dev rows, as all of the data has one meaning or shares texts with it: no dev loss is taken.")
+    if stage.has_losses and len(prepared.train) and prepared.summary["train"]["meanings"] < 2:
+        log.warning("All training rows have one meaning: there is nothing that the contrastive loss could tell it from.")
     trainer = AlignXTrainer(
         model=model,
-        args=training_arguments(settings, stage, folder, len(prepared.train)),
+        args=training_arguments(settings, stage, folder, len(prepared.train), has_dev=has_dev),
         settings=stage,
         train_dataset=prepared.train,
-        eval_dataset=prepared.dev,
+        eval_dataset=prepared.dev if has_dev else None,
         align_layer=align_layer if isinstance(stage, AlignSettings) else None,
         tokens_per_micro_batch=tokens,
         train_on_prompt=settings.data.train_on_prompt,
@@ -141,14 +148,14 @@ def run_stage(
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    every = trainer.args.eval_steps
     try:
         with processes.agreed():
             with stop:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 stop.asked = processes.any(stop.asked)
-            if every is None or trainer.state.global_step % every:
-                trainer.evaluate()
+            last = trainer.state.global_step
+            if has_dev and not any("eval_loss" in line and line["step"] == last for line in trainer.state.log_history):
+                trainer.evaluate()  # most versions of the Trainer did so at the last step
             trainer.check_result()
     except LostProcessError:
         raise

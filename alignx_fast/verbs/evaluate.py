@@ -14,7 +14,7 @@ from alignx_fast.data.corpora import read_meanings
 from alignx_fast.data.dedupe import normalise
 from alignx_fast.data.gather import held_out_instructions, sentences_trained_on
 from alignx_fast.data.prepare import prepare
-from alignx_fast.data.rows import Instruction, Meaning
+from alignx_fast.data.rows import DroppedRows, Instruction, Meaning
 from alignx_fast.errors import UserError
 from alignx_fast.evaluation.evaluate import evaluate
 from alignx_fast.evaluation.progress import shown
@@ -23,6 +23,7 @@ from alignx_fast.evaluation.sample import require_languages
 from alignx_fast.evaluation.spbleu import find_spbleu
 from alignx_fast.files import read_object, write_json
 from alignx_fast.models.config import load_config
+from alignx_fast.printing import printable
 from alignx_fast.report.scores import score_table
 from alignx_fast.training.inputs import model_fingerprint
 from alignx_fast.verbs.trained import find_model, open_trained
@@ -56,7 +57,8 @@ def score(
     if output is not None and len(paths) > 1 and output.suffix == ".json":
         raise UserError(f"{output} would hold one of {len(paths)} models: give a folder to --output.")
     own_sentences = overrides.get("data.evaluation")
-    held_out = None if own_sentences is None else HeldOut(read_meanings(str(own_sentences)), None)
+    dropped = DroppedRows()
+    held_out = None if own_sentences is None else HeldOut(read_meanings(str(own_sentences), dropped), None)
     if held_out is None and find_model(paths[0])[1] is None:
         raise UserError(
             f"{paths[0]} is not a run folder, so it has no held-out sentences: give some with --data.evaluation FILE."
@@ -65,6 +67,9 @@ def score(
         _check_exists(path, overrides)  # at once, and not when the models before it have been scored
     settings = load_settings(find_model(paths[0])[1], overrides).evaluation  # a run brings its own, which the other models share
     console = Console(highlight=False, markup=False, emoji=False)
+    if dropped.counts:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in dropped.by_reason().items())
+        console.print(f"Texts of {printable(str(own_sentences))} that are not used: {counts}.")
     evaluations: dict[str, Evaluation] = {}
     for path, name in names.items():
         console.print(f"{name}:")

@@ -8,8 +8,9 @@ from alignx_fast.config import InstructionSource, ParallelSource
 from alignx_fast.data.characters import escaped, is_broken
 from alignx_fast.data.corpora import read_instructions, read_meanings, read_pairs
 from alignx_fast.data.rows import Dropped, Pair, Reason
+from alignx_fast.printing import one_line, printable
 
-BROKEN = ["half \ud83d of a pair", "\x1b[31mred", "nothing\x00", "bell\x07"]
+BROKEN = ["half \ud83d of a pair", "\x1b[31mred", "nothing\x00", "bell\x07", "\x9b31mred"]
 WHOLE = ["tab\tand\nline", "\u2028 \x85", "😀", "Zug"]
 
 
@@ -29,6 +30,19 @@ def test_broken_text_is_told_and_written_out(text):
 def test_whole_text_is_left_alone(text):
     assert not is_broken(text)
     assert escaped(text) == text
+
+
+@pytest.mark.parametrize("text", [*BROKEN, "a\rb", "a\x85b", "a\u2028b", "\u202eolleh", "\u2066x\u2069", "\x7f"])
+def test_what_a_terminal_obeys_is_written_out(text):
+    assert "\\" in printable(text)
+    assert printable(printable(text)) == printable(text)
+    printable(text).encode("utf-8")
+    assert len(one_line(f"{text}\n\t{text}").splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["tab\tand\nline", "e\u0301 नमस्ते 👨\u200d👩\u200d👧 \u200fשלום", "\\x1b"])
+def test_what_can_be_printed_is_left_alone(text):
+    assert printable(text) == text
 
 
 def test_broken_rows_are_dropped_and_counted(tmp_path):
@@ -63,3 +77,9 @@ def test_a_missing_id_joins_nothing(tmp_path, missing):
 def test_an_id_of_zero_is_an_id(tmp_path):
     pairs = [{"src_lang": "en", "tgt_lang": "de", "src": f"s{i}", "tgt": f"t{i}", "gid": 0} for i in range(2)]
     assert [row.group for row in read_pairs(ParallelSource(path=write(tmp_path / "p.jsonl", pairs)))] == ["0", "0"]
+
+
+def test_an_id_that_is_no_text_is_written_out(tmp_path):
+    path = write(tmp_path / "m.jsonl", [{"id": "\ud83d", "gid": "\x1b", "texts": {"en": "a", "de": "b", "sw": "c"}}])
+    assert [meaning.id for meaning in read_meanings(path)] == ["\\ud83d"]
+    assert {row.group for row in read_pairs(ParallelSource(path=path))} == {"\\x1b"}

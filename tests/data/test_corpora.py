@@ -144,6 +144,7 @@ GOOD = {"src_lang": "en", "tgt_lang": "de", "src": "a", "tgt": "b"}
             {"src_lang": "en", "tgt_lang": "de"},
             r"a\.tsv:3 has 1 cells and the file's first line 2",
         ),
+        ("a.tsv", "src\ttgt\tsrc\na\tb\tc\n", {"src_lang": "en", "tgt_lang": "de"}, r"a\.tsv:1 names the column `src` twice"),
         ("a.jsonl.gz", None, {}, r"a\.jsonl\.gz is damaged or not gzip"),
         ("a.xyz", "", {}, r"a\.xyz: the name does not tell the format"),
         ("a.jsonl", "", {"format": "moses"}, "Set target_path"),
@@ -154,6 +155,43 @@ def test_mistakes_name_place_and_fix(tmp_path, name, text, source, message):
     path.write_bytes(b"no gzip" if text is None else text.encode())
     with pytest.raises(UserError, match=message):
         list(read_pairs(ParallelSource(path=str(path), **source)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"src": ' + "[" * 100_000,
+        '{"src": ' + "9" * 5000 + "}",
+        json.dumps(GOOD | {"src_lang": ["en"]}),
+        json.dumps(GOOD | {"src_lang": 3}),
+    ],
+    ids=["deep", "endless", "list", "number"],
+)
+def test_json_that_no_row_is_made_of_is_one_sentence(tmp_path, line):
+    with pytest.raises(UserError, match=r"a\.jsonl:1"):
+        list(read_pairs(ParallelSource(path=write(tmp_path / "a.jsonl", line))))
+
+
+def test_missing_values_are_no_values(tmp_path):
+    nan = float("nan")
+    rows = [
+        GOOD | {"src": nan},
+        GOOD | {"src_lang": nan},
+        GOOD | {"tgt_lang": ""},
+        {"texts": None},
+        {"texts": {"en": nan, "de": "b"}},
+    ]
+    read = list(read_pairs(ParallelSource(path=jsonl(tmp_path / "a.jsonl", rows), src_lang="sw", tgt_lang="fr")))
+    assert [getattr(row, "reason", None) for row in read] == [Reason.EMPTY, None, None, Reason.EMPTY, Reason.EMPTY]
+    assert [(row.src_lang, row.tgt_lang) for row in read[1:3]] == [("sw", "de"), ("en", "fr")]
+    tasks = [{"instruction": "a", "input": nan, "output": "b", "lang": nan}, {"instruction": "a", "output": None}]
+    first, second = read_instructions(InstructionSource(path=jsonl(tmp_path / "i.jsonl", tasks), lang="sw"))
+    assert (first.input, first.lang, second.reason) == ("", "sw", Reason.EMPTY)
+
+
+def test_a_language_under_two_codes_is_dropped_once(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", [{"texts": {"en": "a", "de": "b", "deu_Latn": "c"}}])
+    assert [getattr(row, "reason", None) for row in read_pairs(ParallelSource(path=path))] == [Reason.TWICE, None]
 
 
 def test_bytes_that_are_not_utf8(tmp_path):
@@ -180,6 +218,29 @@ def test_missing_files_name_the_nearest(tmp_path):
         list(read_pairs(ParallelSource(path="some/hub-name")))
     with pytest.raises(UserError, match="builtin:phrasebook"):
         list(read_pairs(ParallelSource(path="builtin:frasebook")))
+
+
+@pytest.mark.parametrize(
+    "path", ["n" * 5000 + ".jsonl", "~nobody/a.jsonl", "a\0.jsonl", "\ud83d.jsonl", "/proc/1/fd/a.jsonl", ""]
+)
+@pytest.mark.parametrize("reader", [read_meanings, lambda path: list(read_pairs(ParallelSource.model_construct(path=path)))])
+def test_paths_that_cannot_be(path, reader):
+    with pytest.raises(UserError):
+        reader(path)
+
+
+def test_a_data_set_that_breaks_while_it_is_read(tmp_path, monkeypatch):
+    import datasets
+
+    datasets.Dataset.from_dict({"src": ["a"], "tgt": ["b"]}).save_to_disk(tmp_path / "saved")
+
+    def broken(self):
+        raise OSError("gone")
+        yield
+
+    monkeypatch.setattr(datasets.Dataset, "__iter__", broken)
+    with pytest.raises(UserError, match=r"around row 0: gone"):
+        texts({"path": str(tmp_path / "saved"), "format": "hf"})
 
 
 @pytest.mark.parametrize(("english", "german"), [(3, 5), (4, 2), (2, 3), (3, 2)])

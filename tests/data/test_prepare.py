@@ -4,18 +4,19 @@ import json
 from collections import Counter
 from contextlib import suppress
 
+import datasets
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tokenizers import CHATML, SENTENCES, build_tokenizer
 
-from alignx_fast.config import Settings
+from alignx_fast.config import ParallelSource, Settings
 from alignx_fast.data.dedupe import instruction_keys, normalise, pair_keys, task_keys
 from alignx_fast.data.gather import gather, training_texts
 from alignx_fast.data.packing import pack
 from alignx_fast.data.prepare import prepare
-from alignx_fast.data.rows import Instruction, Pair
+from alignx_fast.data.rows import Instruction, Meaning, Pair
 from alignx_fast.data.summary import lengths
 from alignx_fast.errors import UserError
 
@@ -87,7 +88,7 @@ def test_every_dropped_row_is_counted_and_listed(tmp_path, tokenizer):
         *[pair("x " * 400, "y"), pair("bonjour", "hallo", ("fr", "de"))],
     ]
     prepared = prepare(make(tmp_path, MANY + bad, languages=["en", "deu"], max_length=200), tokenizer, "align")
-    dropped = prepared.summary["dropped"]
+    dropped = accounted(prepared.summary)
     assert dropped == {
         "duplicate": 2,
         "empty text": 1,
@@ -103,9 +104,128 @@ def test_every_dropped_row_is_counted_and_listed(tmp_path, tokenizer):
     assert all(row["where"].rpartition(":")[2].isdigit() for row in listed)
 
 
+def accounted(summary):
+    """No row is lost: what was read, and turned round, is in train, in dev or dropped for a reason."""
+    used = summary["train"]["rows"] + summary["dev"]["rows"]
+    assert summary["rows_read"] + summary["rows_reversed"] == used + sum(summary["dropped"].values())
+    return summary["dropped"]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_instructions_that_say_what_is_held_out_are_counted(tmp_path, tokenizer, both):
+    tasks = [task(f"Correct {i}.", row[side]) for i, row in enumerate(MANY) for side in ("src", "tgt")]
+    settings = make(tmp_path, MANY, tasks, both_directions=both)
+    held_out = len(prepare(settings, tokenizer, "align").dev)
+    prepared = prepare(settings, tokenizer, "instruct")
+    left_out = accounted(prepared.summary)["shares a text or group with held-out rows"]
+    assert left_out == 2 * held_out - prepared.summary["dev"]["instruction_rows"] > 0
+    listed = [json.loads(line)["reason"] for line in prepared.dropped_file.read_text(encoding="utf-8").splitlines()]
+    assert listed.count("shares a text or group with held-out rows") == left_out
+
+
+UNUSABLE = [
+    ("", "leer"),
+    ("OK", "OK"),
+    ("word 1 HERE", "Wort 1 hier"),
+    ("x " * 400, "y"),
+    ("bell\x07", "Glocke"),
+    ("<|im_end|>", "Ende"),
+]
+
+
+def in_format(folder, kind):
+    """The same rows, good ones and others, as a source of one format."""
+    rows = [(row["src"], row["tgt"]) for row in MANY] + UNUSABLE
+    named = [{"src": src, "tgt": tgt} for src, tgt in rows]
+    sides = {"src_lang": "en", "tgt_lang": "de"}
+    if kind in ("csv", "parquet", "saved"):
+        table = datasets.Dataset.from_list(named)
+        if kind == "saved":
+            table.save_to_disk(folder / kind)
+        else:
+            (folder / kind).mkdir()
+            getattr(table, f"to_{kind}")(folder / kind / f"rows.{kind}")
+        return sides | {"path": str(folder / kind), "format": "hf"}
+    if kind == "moses":
+        for code, side in (("en", 0), ("de", 1)):
+            (folder / f"m.{code}").write_text("".join(row[side] + "\n" for row in rows), encoding="utf-8")
+        return {"path": str(folder / "m.en"), "target_path": str(folder / "m.de")}
+    if kind == "tsv":
+        (folder / "t.tsv").write_text("src\ttgt\n" + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        return sides | {"path": str(folder / "t.tsv")}
+    if kind == "texts":
+        return jsonl(folder / "texts.jsonl", [{"texts": {"en": src, "de": tgt}} for src, tgt in rows]) | sides
+    return jsonl(folder / "flat.jsonl", named) | sides
+
+
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "texts", "tsv", "moses", "saved", "csv", "parquet"])
+def test_every_format_is_accounted_for_in_both_stages(tmp_path, kind, both, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "library")
+    settings = make(tmp_path, [], TASKS, both_directions=both, max_length=200)
+    settings.data.parallel = [ParallelSource.model_validate(in_format(tmp_path, kind))]
+    chat = build_tokenizer("byte_bpe", chat_template=CHATML)
+    dropped = accounted(prepare(settings, chat, "align").summary)
+    directions = 2 if both else 1
+    assert dropped == {
+        "empty text": 1,
+        "same text on both sides": 1,
+        "duplicate": 1,
+        "control characters or broken Unicode": 1,
+        "special token in the text": directions,
+        "cut off by max_length": 1,
+    }
+    accounted(prepare(settings, chat, "instruct").summary)
+
+
+def test_rows_that_are_not_needed_are_counted(tmp_path, tokenizer):
+    settings = make(tmp_path, MANY, TASKS, translation_share=0.2, both_directions=False)
+    settings.data.parallel[0].max_rows = 50
+    settings.data.instructions[0].max_rows = 30
+    dropped = accounted(prepare(settings, tokenizer, "instruct").summary)
+    assert dropped["beyond max_rows"] == 10 + 10
+    assert dropped["not needed for translation_share"] > 30
+    settings.data.translation_share = 1.0
+    assert accounted(prepare(settings, tokenizer, "instruct").summary)["not needed for translation_share"] == 30
+
+
+def test_the_phrasebook_is_accounted_for(tmp_path, tokenizer):
+    rows = [{"path": "builtin:phrasebook", "max_rows": 300}, jsonl(tmp_path / "own.jsonl", MANY)]
+    settings = Settings.model_validate({"data": {"parallel": rows, "cache_dir": str(tmp_path / "cache"), "dev_pairs": 20}})
+    for stage in ("align", "instruct"):
+        dropped = accounted(prepare(settings, tokenizer, stage).summary)
+        assert dropped["kept for the evaluation"] > 100
+
+
+def test_texts_of_the_evaluation_file_that_are_not_used_are_counted_and_listed(tmp_path, tokenizer):
+    sentences = [{"texts": {"en": "one", "de": "eins", "deu": "ein", "sw": ""}}, {"texts": {"en": "two\x00"}}, {"texts": {}}]
+    evaluation = jsonl(tmp_path / "held_out.jsonl", sentences)["path"]
+    prepared = prepare(make(tmp_path, MANY, evaluation=evaluation), tokenizer, "align")
+    assert prepared.eval_meanings == [Meaning(f"{evaluation}:1", {"en": "one", "de": "eins"})]
+    assert sorted(prepared.summary["eval_texts_dropped"].values()) == [1, 1, 1]
+    assert len(prepared.dropped_file.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_one_meaning_has_no_dev_rows(tmp_path, tokenizer):
+    settings = make(tmp_path, MANY[:1])
+    prepared = prepare(settings, tokenizer, "align")
+    assert (len(prepared.train), len(prepared.dev)) == (2, 0)
+    again = prepare(settings, tokenizer, "align")
+    assert again.from_cache
+    assert again.dev.column_names == prepared.train.column_names
+    accounted(again.summary)
+
+
+@pytest.mark.parametrize("dev_pairs", [1, 59, 60, 100_000])
+def test_dev_never_takes_all(tmp_path, dev_pairs):
+    gathered = gather(make(tmp_path, MANY, dev_pairs=dev_pairs), "align")
+    assert 1 <= len(gathered.dev) <= 6
+
+
 def test_summary_adds_up(tmp_path, tokenizer):
     prepared = prepare(make(tmp_path, MANY, TASKS), tokenizer, "instruct")
     summary = prepared.summary
+    accounted(summary)
     for name, data in (("train", prepared.train), ("dev", prepared.dev)):
         assert summary[name]["rows"] == len(data) == summary[name]["translation_rows"] + summary[name]["instruction_rows"]
         assert summary[name]["tokens"] == sum(map(len, data["input_ids"])) == lengths(data).sum()

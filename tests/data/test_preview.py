@@ -11,6 +11,7 @@ from alignx_fast.data.preview import preview, row_panel
 from alignx_fast.data.rows import Pair
 from alignx_fast.data.spans import encode_rows
 from alignx_fast.data.templates import Template
+from alignx_fast.printing import OBEYED
 
 
 def shown(renderable):
@@ -51,3 +52,14 @@ def test_stages_and_dropped_rows(tmp_path):
     assert "Stage instruct:" in text
     assert text.count("response from token") == 4
     assert "pairs.jsonl:31  Word 3 | wort 3" in text
+
+
+def test_a_row_does_not_control_the_terminal(tmp_path):
+    rows = [{"src_lang": "en", "tgt_lang": "de", "src": f"word {i} \u202e\x85x", "tgt": f"Wort {i}"} for i in range(30)]
+    rows += [{"src_lang": "en", "tgt_lang": "de", "src": "\x1b[31mred", "tgt": "rot\u202e"}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"parallel": [{"path": str(tmp_path / "pairs.jsonl")}], "cache_dir": str(tmp_path / "cache")}
+    text = shown(preview(Settings.model_validate({"data": data, "stages": ["align"]}), build_tokenizer(), rows=2))
+    assert not OBEYED.search(text)
+    assert "\\x1b[31mred | rot\\u202e" in text
+    assert "31 rows read + 27 made by turning pairs round = 54 training + 3 dev + 1 not used" in text

@@ -49,6 +49,10 @@ def test_spans_are_exactly_the_tokens_over_the_sentence(kind, layout, pair):
     tokenizer, template = templates(kind)[layout]
     rendered = template.render_pair(pair, 1)
     example = encode_rows(tokenizer, template, [rendered], 4096)[0]
+    if isinstance(example, Dropped) and example.reason == Reason.SPECIAL:
+        assert pair == HARD[-1], "only what spells a control token"
+        assert (kind, layout) != ("byte_bpe", "alpaca"), "where none is read from the text, it is text"
+        return
     if isinstance(example, Dropped):
         assert kind == "wordpiece", "only a vocabulary without byte fallback may not know a text"
         assert example.reason == Reason.UNKNOWN
@@ -73,6 +77,9 @@ def test_spans_are_exactly_the_tokens_over_the_sentence(kind, layout, pair):
 def test_spans_decode_back_to_the_sentences(kind, layout, pair):
     tokenizer, template = templates(kind)[layout]
     example = encode(tokenizer, template, pair)
+    if pair == HARD[-1] and (kind, layout) != ("byte_bpe", "alpaca"):
+        assert example.reason == Reason.SPECIAL
+        return
     for name, text in [("source", pair.src), ("target", pair.tgt)]:
         start, stop = example[name]
         decoded = tokenizer.backend_tokenizer.decode(example["input_ids"][start:stop], skip_special_tokens=False)

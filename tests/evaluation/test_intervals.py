@@ -44,9 +44,11 @@ def test_ratio_of_sums() -> None:
 
 
 def test_nothing_has_no_interval() -> None:
-    """No value, or one seed, says nothing about the spread."""
+    """No value, one sentence, or one seed, says nothing about the spread."""
     assert bootstrap_mean([]) is None
     assert bootstrap_mean([[]]) is None
+    assert bootstrap_mean([[1.0], [2.0]]) is None
+    assert bootstrap_ratio([1.0], [2.0]) is None
     assert seeds_interval([1.0]) is None
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from alignx_fast.errors import UserError
+from alignx_fast.printing import OBEYED
 from alignx_fast.report.write import write_report
 
 VOID = {"meta", "link", "path", "use", "br", "img"}
@@ -207,6 +208,18 @@ def test_hostile_language_codes_are_escaped(run):
     scores = path.read_text().replace('"en-de"', '"<script>alert(1)</script>"')
     path.write_text(scores)
     assert "<script" not in Page(write_report(run)).source
+
+
+def test_texts_do_not_control_or_reorder_the_page(run):
+    file = run / "evaluation" / "after.json"
+    scores = json.loads(file.read_text())
+    for direction in scores["translation"].values():
+        for example in direction["examples"]:
+            example["hypothesis"] = "\x1b[31mred \u202edaer"
+    file.write_text(json.dumps(scores))
+    page = write_report(run).read_text(encoding="utf-8")
+    assert r"\x1b[31mred \u202edaer" in page
+    assert not OBEYED.search(page)
 
 
 def test_notes(run):

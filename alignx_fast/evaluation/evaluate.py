@@ -23,7 +23,7 @@ from alignx_fast.evaluation.sample import (
     meanings_as_text,
     wanted_languages,
 )
-from alignx_fast.evaluation.translation import check_translation, translation
+from alignx_fast.evaluation.translation import check_prompts, check_translation, translation
 from alignx_fast.evaluation.understanding import check_tasks, understanding
 from alignx_fast.evaluation.undisturbed import undisturbed
 from alignx_fast.evaluation.vectors import vector_scores
@@ -71,6 +71,8 @@ def evaluate(
     meanings, text_notes = meanings_as_text(choose_meanings(meanings, wanted, settings.sentences), tokenizer, template)
     instructions = instructions_as_text(instructions, tokenizer, template)
     codes = languages_with_text(meanings, wanted)
+    if translate and settings.translation_sentences:
+        check_prompts(model, tokenizer, meanings, settings, codes, template)
     inputs = [model_fingerprint, settings.model_dump(mode="json"), [asdict(meaning) for meaning in meanings], codes, align_layer]
     parts = Parts(
         parts_file,

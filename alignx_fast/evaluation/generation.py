@@ -46,15 +46,9 @@ def answers(
         advance: called after each batch with the number of its prompts.
 
     Raises:
-        UserError: a prompt and its answer have more tokens than the model has learned positions.
+        UserError: as `check_room`.
     """
-    longest = max(map(len, prompts), default=0)
-    check_positions(
-        learned_positions(model),
-        longest + max_new_tokens,
-        f"The longest prompt ({longest:,} tokens) with its answer (evaluation.max_new_tokens: {max_new_tokens:,}) may have",
-        "allow fewer new tokens, or give shorter text",
-    )
+    check_room(model, prompts, max_new_tokens)
     ends = end_tokens(model, tokenizer, end_marker)
     pad = next(token for token in (tokenizer.pad_token_id, *ends) if token is not None)  # masked by length, never by id
     config = GenerationConfig(  # type: ignore[no-untyped-call]
@@ -72,6 +66,21 @@ def answers(
                 found[row] = cut(tokenizer, tokens, ends)
             advance(len(rows))
     return [found[row] for row in range(len(prompts))]
+
+
+def check_room(model: Model, prompts: Sequence[list[int]], max_new_tokens: int) -> None:
+    """Refuse prompts after which an answer has no room.
+
+    Raises:
+        UserError: the longest and its answer have more tokens than the model has learned positions.
+    """
+    longest = max(map(len, prompts), default=0)
+    check_positions(
+        learned_positions(model),
+        longest + max_new_tokens,
+        f"The longest prompt ({longest:,} tokens) with its answer (evaluation.max_new_tokens: {max_new_tokens:,}) may have",
+        "allow fewer new tokens, or give shorter text",
+    )
 
 
 def batches_by_length(prompts: Sequence[list[int]], max_new_tokens: int, tokens_per_batch: int) -> list[list[int]]:

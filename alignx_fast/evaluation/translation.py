@@ -11,7 +11,7 @@ from alignx_fast.data.rows import Meaning, Pair
 from alignx_fast.data.spans import encode_prompts
 from alignx_fast.data.templates import Template
 from alignx_fast.evaluation.comet import comet_scores, find_comet
-from alignx_fast.evaluation.generation import Answer, answers
+from alignx_fast.evaluation.generation import Answer, answers, check_room
 from alignx_fast.evaluation.intervals import bootstrap_mean
 from alignx_fast.evaluation.progress import Show
 from alignx_fast.evaluation.results import DirectionTranslation, TranslatedSentence
@@ -19,6 +19,7 @@ from alignx_fast.evaluation.sample import evenly
 from alignx_fast.evaluation.scoring import CorpusScorer, bleu_tokenizer, off_target, other_sentences
 from alignx_fast.evaluation.spbleu import PieceTokenizer, find_spbleu, missing_note
 from alignx_fast.models.adapters import Model
+from alignx_fast.models.positions import learned_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,25 @@ def check_translation(settings: EvaluationSettings) -> None:
     find_spbleu(settings)
     if settings.comet_model is not None:
         find_comet(settings.comet_model)
+
+
+def check_prompts(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    meanings: Sequence[Meaning],
+    settings: EvaluationSettings,
+    languages: Sequence[str],
+    template: Template,
+) -> None:
+    """Look whether every translation fits the model, before anything is scored.
+
+    Raises:
+        UserError: as `generation.check_room`.
+    """
+    chosen, _ = choose_sentences(meanings, directions(settings, languages)[0], settings)
+    prompts = [prompt(template, direction, source) for direction in chosen for source, _ in direction.scored]
+    if prompts and learned_positions(model) is not None:
+        check_room(model, encode_prompts(tokenizer, template, prompts), settings.max_new_tokens)
 
 
 def translation(

@@ -54,7 +54,7 @@ def add_adapters(model: PreTrainedModel, lora: LoraSettings, *, empty: bool = Fa
         task_type="CAUSAL_LM",
     )
     try:
-        with _quiet():
+        with without_peft_warnings():
             return get_peft_model(model, config, low_cpu_mem_usage=empty)
     except ValueError as error:
         raise UserError(f"model.lora.target_modules is {lora.target_modules}: {first_line(error)}") from None
@@ -68,7 +68,7 @@ def open_adapters(model: PreTrainedModel, folder: Path, *, trainable: bool = Tru
     """
     saved = adapter_tensors(folder)
     try:
-        with _quiet(), warnings.catch_warnings():
+        with without_peft_warnings(), warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")  # they would be empty or random adapters
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     except UserWarning:
@@ -82,6 +82,8 @@ def open_adapters(model: PreTrainedModel, folder: Path, *, trainable: bool = Tru
         raise UserError(
             f"The adapters in {folder} have other sizes than {model.name_or_path}: they belong to another model."
         ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"The adapters in {folder} do not fit {model.name_or_path}: {first_line(error)}") from None
     own = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
     # Where peft has translated names of an older layout, those of the file cannot be compared.
     if own <= set(saved) and (foreign := [name for name in saved if "lora_" in name and name not in own]):
@@ -95,7 +97,7 @@ def adapter_tensors(folder: Path) -> list[str]:
     """Names of the tensors of saved adapters, of which no value is read.
 
     Raises:
-        UserError: there is no safetensors file, or it is damaged.
+        UserError: there is no safetensors file, it is damaged, or it holds nothing.
     """
     file = folder / WEIGHTS
     if not file.is_file():
@@ -104,9 +106,12 @@ def adapter_tensors(folder: Path) -> list[str]:
         )
     try:
         with safe_open(file, "pt") as tensors:
-            return sorted(tensors.keys())
+            names = sorted(tensors.keys())
     except SafetensorError as error:
         raise no_weights(str(folder), error) from None
+    if not names:
+        raise UserError(f"{file} holds no tensors: download or save the adapters again.")
+    return names
 
 
 def save_tuning(folder: Path, settings: ModelSettings) -> None:
@@ -128,20 +133,25 @@ def saved_tuning(folder: Path) -> dict[str, str]:
 
 
 def untie_adapted(model: PeftModel) -> None:
-    """Give layers with adapters weights of their own: merged into shared ones, adapters would change what shares them too."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
-            base = layer.get_base_layer()
-            weight = getattr(base, "weight", None)
-            if weight is not None and uses[id(weight)] > 1:
-                base.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    """Give tied layers weights of their own where one has adapters: merged into shared weights, they would change the other layer too."""
+    uses = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
+    bases = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    if all(uses[id(weight)] == 1 for base in bases for weight in base.parameters(recurse=False)):
+        return
+    seen = set()
+    for module in model.modules():  # all of them: transformers ties either all weights or none when it reads the model again
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if id(weight) in seen:
+                setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+            seen.add(id(weight))
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def without_peft_warnings() -> Iterator[None]:
     """Without what peft says that a user can do nothing about: an old name it asks transformers by, and tied layers, which export unties."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Model (has|with) `tie_word_embeddings=True`")
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers` to `True`")
         yield

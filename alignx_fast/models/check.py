@@ -14,7 +14,7 @@ def check_packed_forward(model: PreTrainedModel) -> None:
     """Check that packed sequences stay apart, and that body plus head give the model's own logits.
 
     Raises:
-        UserError: the family does something that packed training does not reproduce.
+        UserError: the family does something that packed training does not reproduce, or the weights give no finite logits.
     """
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]
@@ -32,6 +32,10 @@ def check_packed_forward(model: PreTrainedModel) -> None:
         alone = [model(input_ids=part[None], use_cache=False).logits[0].float() for part in ids.split(lengths)]
     model.train(was_training)
     expected = torch.cat(alone)
+    if not (logits.isfinite().all() and expected.isfinite().all()):
+        raise UserError(
+            f"The logits of {model.name_or_path or type(model).__name__} are not finite: its weights are damaged, or it has diverged."
+        )
     # The two paths round differently; sequences that see each other, or a missing scale, differ by the size of the logits.
     if not (logits - expected).norm() <= 0.1 * expected.norm() + 1e-6:
         raise UserError(

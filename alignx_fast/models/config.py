@@ -32,7 +32,7 @@ def load_config(path: str, settings: ModelSettings) -> PreTrainedConfig:
 
 
 def check_unquantised(path: str, config: PreTrainedConfig) -> None:
-    """Refuse to train on weights that are quantised already: `qlora` quantises the original ones itself.
+    """Refuse weights that are quantised already: `qlora` quantises the original ones itself.
 
     Raises:
         UserError: they are.
@@ -81,6 +81,11 @@ def _check_folder(path: str) -> None:
     folder = Path(path).expanduser()
     if not (folder.exists() or path.startswith((".", "/", "~"))):
         return
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} holds adapters, not a whole model: merge them with `alignx-fast export {path} NEW_FOLDER`, and give that folder in "
+            "`model.path`."
+        )
     if not (folder / "config.json").is_file():
         raise UserError(
             f"{path} is not a model folder (it holds no config.json); give a Hugging Face name or folder in `model.path`."

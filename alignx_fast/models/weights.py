@@ -29,14 +29,13 @@ def load_model(path: str, settings: ModelSettings, *, adapter: Path | None = Non
     The embeddings, head and norms of a 4-bit model keep their own format: casting them to fp32 costs 2 GiB on an 8B model.
 
     Raises:
-        UserError: the model cannot be loaded, its weights are not finite, or its family cannot be trained on packed sequences.
+        UserError: the model cannot be loaded or is quantised already, its weights are not finite, or its family cannot be trained on packed
+            sequences.
     """
+    check_unquantised(path, load_config(path, settings))
     if adapter is not None:
         adapter_tensors(adapter)  # a damaged file is found before the base model is read
-    model = _read_weights(path, settings, device())
-    check_finite(path, model.named_parameters())
-    set_up(model, settings)
-    check_packed_forward(model)
+    model = _load_base(path, settings)
     if settings.tuning == "full":
         return model
     if adapter is None:
@@ -60,6 +59,7 @@ def check_base(path: str, settings: ModelSettings) -> None:
 
 def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedTokenizerFast]:
     """A trained model for evaluation, translation or export: a plain folder, an adapter folder, or a hub name."""
+    model: Model
     adapter_config = Path(folder) / "adapter_config.json"
     if adapter_config.is_file():
         base = _base_now((read_object(adapter_config) or {}).get("base_model_name_or_path"), Path(folder))
@@ -72,7 +72,7 @@ def open_model(folder: str, settings: ModelSettings) -> tuple[Model, PreTrainedT
         model = load_model(base, settings.model_copy(update={"tuning": tuning}), adapter=Path(folder))
     else:
         dtype = dtype_name(product_dtype(settings)) if settings.dtype == "auto" else settings.dtype
-        model = load_model(folder, settings.model_copy(update={"tuning": "full", "dtype": dtype}))
+        model = _load_base(folder, settings.model_copy(update={"tuning": "full", "dtype": dtype}))
     tokenizer = load_tokenizer(folder, settings)
     fit_tokenizer(tokenizer, causal_model(model).config, folder)
     return model.eval(), tokenizer
@@ -86,6 +86,14 @@ def _base_now(base: object, adapter: Path) -> str:
         if Path(base).name == "base" and (run / "settings.yaml").is_file() and (run / "base" / "config.json").is_file():
             return str(run / "base")
     return base
+
+
+def _load_base(path: str, settings: ModelSettings) -> PreTrainedModel:
+    model = _read_weights(path, settings, device())
+    check_finite(path, model.named_parameters())
+    set_up(model, settings)
+    check_packed_forward(model)
+    return model
 
 
 def _read_weights(path: str, settings: ModelSettings, place: torch.device) -> PreTrainedModel:

@@ -16,7 +16,7 @@ from alignx_fast.hardware import device, dtype_name, on_gpu, product_dtype, weig
 from alignx_fast.losses.build import stage_losses
 from alignx_fast.memory.plan import auto_tokens_per_micro_batch
 from alignx_fast.models import attention
-from alignx_fast.models.adapters import Model, save_tuning
+from alignx_fast.models.adapters import Model, save_tuning, without_peft_warnings
 from alignx_fast.models.capture import causal_model
 from alignx_fast.models.config import need_bitsandbytes
 from alignx_fast.stages import Stage, StageName
@@ -195,7 +195,8 @@ def _finish(
     write_json(folder / "stage.json", record)
     partial = folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
+    with without_peft_warnings():
+        model.save_pretrained(str(partial))
     tokenizer.save_pretrained(partial)
     if settings.tuning != "full":
         save_tuning(partial, settings)

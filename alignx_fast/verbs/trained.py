@@ -43,13 +43,19 @@ def find_model(path: str) -> tuple[str, Path | None]:
     )
 
 
-def settings_of(model_path: str, file: Path | None, overrides: dict[str, object] | None = None) -> Settings:
-    """The settings of a model that `find_model` has found; how adapters were trained stands beside them, unless `overrides` name it."""
+def settings_of(
+    model_path: str, file: Path | None, overrides: dict[str, object] | None = None, *, exact: bool = False
+) -> Settings:
+    """The settings of a model that `find_model` has found; how adapters were trained stands beside them, unless `overrides` name it.
+
+    Args:
+        exact: read the weights in the number format of training too, which may be slow on this machine.
+    """
     settings = load_settings(file, overrides)
     if file is None:
         settings.model.path = model_path
     for name, value in saved_tuning(Path(model_path)).items():
-        if f"model.{name}" not in (overrides or {}):
+        if (exact or name == "tuning") and f"model.{name}" not in (overrides or {}):
             setattr(settings.model, name, value)
     return settings
 

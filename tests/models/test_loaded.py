@@ -100,3 +100,11 @@ def test_weights_that_are_quantised_already_are_refused_before_anything_is_read(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": {"quant_method": "gptq", "bits": 4}}))
     with pytest.raises(UserError, match=r"quantised already \(gptq\): give the original model in `model.path`"):
         check_base(str(tmp_path / "m"), ModelSettings(path=str(tmp_path / "m"), tuning=tuning))
+    with pytest.raises(UserError, match="quantised already"):
+        load(tmp_path / "m", tuning)
+
+
+def test_adapters_are_no_model_to_train(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds adapters, .* `alignx-fast export"):
+        load(tmp_path)

@@ -10,10 +10,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.runs import settings
+from support.tiny_models import tiny_model
+from support.tokenizers import build_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from alignx_fast.config import ModelSettings
 from alignx_fast.errors import UserError
 from alignx_fast.models import adapters
+from alignx_fast.models.weights import load_model
 from alignx_fast.training.run import train
 from alignx_fast.verbs import export
 from alignx_fast.verbs.export import export_model
@@ -92,13 +96,45 @@ def test_another_model_than_the_trained_one_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_no_number_is_no_difference_that_rounding_explains(
-    qlora_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_has_diverged_is_not_exported(tmp_path: Path) -> None:
+    model = tiny_model(vocab_size=len(build_tokenizer()))
+    model.model.norm.weight.data[0] = float("inf")
+    model.save_pretrained(tmp_path / "m")
+    build_tokenizer().save_pretrained(tmp_path / "m")
+    with pytest.raises(UserError, match="finite"):
+        export_model(str(tmp_path / "m"), tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_rounding_all_weights_is_part_of_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(export, "_logits", lambda model: torch.full((1, 4), torch.nan))
-    with pytest.raises(UserError, match="differ from the trained model's by nan%"):
-        export_model(str(qlora_run), tmp_path / "plain")
-    assert not list(tmp_path.iterdir())
+    tiny_model(vocab_size=len(build_tokenizer())).save_pretrained(tmp_path / "m")
+    build_tokenizer().save_pretrained(tmp_path / "m")
+    monkeypatch.setattr(export, "product_dtype", lambda settings: torch.bfloat16)
+    export_model(str(tmp_path / "m"), tmp_path / "plain")
+    assert 0.001 < float(capsys.readouterr().out.split("trained model's by ")[1].split("%")[0]) / 100 < 0.03
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "plain").dtype == torch.bfloat16
+
+
+def test_tied_weights_beside_those_with_adapters_are_written_too(tmp_path: Path) -> None:
+    """BERT ties the head's bias as well as its weight."""
+    base, folder = tmp_path / "m", tmp_path / "adapters"
+    tiny_model("bert", vocab_size=len(build_tokenizer()), tie_word_embeddings=True).save_pretrained(base)
+    chosen = ModelSettings(
+        path=str(base), tuning="lora", dtype="float32", lora={"rank": 4, "target_modules": ["decoder", "word_embeddings"]}
+    )
+    model = load_model(str(base), chosen)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    build_tokenizer().save_pretrained(folder)
+    adapters.save_tuning(folder, chosen)
+    export_model(str(folder), tmp_path / "plain")
+    expected = logits(base, folder)
+    assert distance(logits(base), expected) > 0.05
+    assert distance(logits(tmp_path / "plain"), expected) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -112,8 +148,10 @@ def test_no_number_is_no_difference_that_rounding_explains(
         (lambda folder: renamed(folder, lambda name: f"other.{name}"), r"lack tensors, or hold them under other names"),
         (lambda folder: reshaped(folder), r"have other sizes .* belong to another model"),
         (lambda folder: edited(folder, base_model_name_or_path=None), r"names no base model"),
+        (lambda folder: edited(folder, target_modules=["c_attn"]), r"do not fit .*c_attn"),
+        (lambda folder: save_file({}, folder / "adapter_model.safetensors"), r"holds no tensors"),
     ],
-    ids=["bin", "pointer", "names", "sizes", "no base"],
+    ids=["bin", "pointer", "names", "sizes", "no base", "modules", "nothing"],
 )
 def test_adapters_that_are_no_adapters_of_this_model(damage: object, words: str, qlora_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapters"

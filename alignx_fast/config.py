@@ -84,10 +84,11 @@ class ParallelSource(Group):
     """One source of translation pairs."""
 
     path: AnyPath
-    """JSONL or TSV file (also .gz), `builtin:phrasebook`, or a Hugging Face dataset (format: hf)."""
+    """JSONL, TSV, CSV, Parquet or TMX file (text also .gz, .xz, .zst, .bz2), a folder that `alignx-fast prepare` wrote, `builtin:phrasebook`,
+    or a Hugging Face dataset (format: hf)."""
     target_path: AnyPath | None = None
     """The second file of a line-aligned (Moses) pair."""
-    format: Literal["auto", "jsonl", "tsv", "moses", "hf"] = "auto"
+    format: Literal["auto", "jsonl", "tsv", "csv", "parquet", "tmx", "moses", "prepared", "hf"] = "auto"
     """auto decides by the file's name."""
     src_lang: str | None = None
     """Language of the source side where rows do not say it."""

@@ -6,7 +6,7 @@ A reader streams. What the user must fix raises `UserError` with file and line; 
 import difflib
 import random
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,12 +15,25 @@ from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES, check_language
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
+from alignx_fast.data.opening import uncompressed_name
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
+from alignx_fast.data.prepared import is_prepared, prepared_records
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.tables import csv_records, parquet_records
+from alignx_fast.data.tmx import tmx_records
 from alignx_fast.errors import UserError
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
 INSTRUCTION_COLUMNS = ("instruction", "input", "output", "lang", "gid")
+
+RECORDS: dict[str, Callable[[str], Iterator[Record]]] = {
+    "jsonl": jsonl_records,
+    "csv": csv_records,
+    "parquet": parquet_records,
+    "tmx": tmx_records,
+    "prepared": prepared_records,
+}
+"""Readers that need a path and nothing else."""
 
 Languages = tuple[str | None, str | None]
 """The languages that a source sets for both of its sides; None where its rows say them."""
@@ -105,21 +118,25 @@ def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
 def _pair_records(source: ParallelSource) -> Iterator[Record]:
     kind: str = source.format
     if kind == "auto":
-        kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv"))
+        kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv", "csv", "parquet", "tmx"))
     if kind == "moses":
         if source.target_path is None:
             raise UserError(f"{source.path}: line-aligned text needs its second file. Set target_path.")
         return aligned_records(source.path, source.target_path)
     if kind == "tsv":
         return tsv_records(source.path, source.columns)
-    return jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
+    if kind == "hf":
+        return hub_records(source.path, source.subset, source.split)
+    return RECORDS[kind](source.path)
 
 
 def _kind(path: str, known: tuple[str, ...]) -> str:
     """The format that a path's name tells."""
-    suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes if suffix != ".gz"]
-    last = {"ndjson": "jsonl", "json": "jsonl"}.get(suffixes[-1], suffixes[-1]) if suffixes else ""
+    last = Path(uncompressed_name(path)).suffix.lower().lstrip(".")
+    last = {"ndjson": "jsonl", "json": "jsonl"}.get(last, last)
     file = Path(path).expanduser()
+    if is_prepared(file):
+        return "prepared"
     if last in known:
         return last
     if file.is_dir():
@@ -154,7 +171,7 @@ def _fixed_language(source: ParallelSource, side: int) -> str | None:
     """The source's language of one side; for line-aligned files also read off an ending such as train.de."""
     code = source.src_lang if side == 0 else source.tgt_lang
     if code is None and source.target_path is not None:
-        ending = Path([source.path, source.target_path][side].removesuffix(".gz")).suffix.lstrip(".")
+        ending = Path(uncompressed_name([source.path, source.target_path][side])).suffix.lstrip(".")
         if ending not in NAMES:  # not check_language: "txt" is a language of Papua
             raise UserError(f"{source.path}: line-aligned files do not say their languages. Set src_lang and tgt_lang.")
         return ending

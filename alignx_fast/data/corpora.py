@@ -17,7 +17,7 @@ from alignx_fast.data.languages import NAMES, check_language
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, tsv_records
 from alignx_fast.data.opening import uncompressed_name
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
-from alignx_fast.data.prepared import is_prepared, prepared_records
+from alignx_fast.data.prepared import INSTRUCTIONS, is_prepared, prepared_records
 from alignx_fast.data.rows import Dropped, Instruction, Meaning, Pair, Reason
 from alignx_fast.data.tables import csv_records, parquet_records
 from alignx_fast.data.tmx import tmx_records
@@ -39,8 +39,10 @@ Languages = tuple[str | None, str | None]
 """The languages that a source sets for both of its sides; None where its rows say them."""
 
 
-def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -> Iterator[Pair | Dropped]:
-    """Translation pairs of one source; only between `languages` (canonical codes) where given.
+def read_pairs(
+    source: ParallelSource, languages: Iterable[str] | None = None, records: Iterable[Record] | None = None
+) -> Iterator[Pair | Dropped]:
+    """Translation pairs of one source; only between `languages` (canonical codes) where given; `records` in place of its file's.
 
     A row with `texts` (or `translation`) in several languages gives a ring of pairs, see `ring`.
 
@@ -54,7 +56,7 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
         return
     _check_mapping(source.columns, PAIR_COLUMNS, source.path)
     fixed = (_fixed_language(source, 0), _fixed_language(source, 1))
-    for where, record in _pair_records(source):
+    for where, record in _pair_records(source) if records is None else records:
         row = _mapped(record, source.columns)
         texts = row.get("texts", row.get("translation"))
         if isinstance(texts, Mapping):
@@ -63,8 +65,10 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
             yield _pair(row, record, fixed, wanted, where)
 
 
-def read_instructions(source: InstructionSource, languages: Iterable[str] | None = None) -> Iterator[Instruction | Dropped]:
-    """Instructions of one source; only those in `languages` (or of unknown language) where given.
+def read_instructions(
+    source: InstructionSource, languages: Iterable[str] | None = None, records: Iterable[Record] | None = None
+) -> Iterator[Instruction | Dropped]:
+    """Instructions of one source; only those in `languages` (or of unknown language) where given; `records` in place of its file's.
 
     Raises:
         UserError: as `read_pairs`.
@@ -73,7 +77,7 @@ def read_instructions(source: InstructionSource, languages: Iterable[str] | None
     if source.path == PHRASEBOOK:
         rows: Iterator[Instruction] = iter(load_phrasebook().instructions)
     else:
-        rows = _instructions(source)
+        rows = _instructions(source, records)
     for row in rows:
         if wanted is not None and row.lang is not None and row.lang not in wanted:
             yield Dropped(Reason.LANGUAGE, row.instruction, row.where)
@@ -228,12 +232,10 @@ def _checked(
     return Pair(src_lang, tgt_lang, src, tgt, group, where)
 
 
-def _instructions(source: InstructionSource) -> Iterator[Instruction]:
+def _instructions(source: InstructionSource, records: Iterable[Record] | None) -> Iterator[Instruction]:
     _check_mapping(source.columns, INSTRUCTION_COLUMNS, source.path)
     fixed = None if source.lang is None else _language(source.lang, source.path)
-    kind = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
-    records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
-    for where, record in records:
+    for where, record in _instruction_records(source) if records is None else records:
         row = _mapped(record, source.columns)
         lang = fixed if row.get("lang") is None else _language(row["lang"], where)
         yield Instruction(
@@ -244,6 +246,13 @@ def _instructions(source: InstructionSource) -> Iterator[Instruction]:
             where=where,
             group=_group(row),
         )
+
+
+def _instruction_records(source: InstructionSource) -> Iterator[Record]:
+    kind: str = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
+    if kind == "prepared":
+        return prepared_records(source.path, INSTRUCTIONS)
+    return jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
 
 
 def _group(row: Row) -> str | None:

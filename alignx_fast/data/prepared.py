@@ -35,7 +35,8 @@ def prepared_records(path: str, kind: str = PAIRS) -> Iterator[Record]:
                 names = [name for name in batch.schema.names if name != "place"]
                 columns = [batch.column(name).to_pylist() for name in names]
                 for place, *values in zip(batch.column("place").to_pylist(), *columns, strict=True):
-                    yield place, dict(zip(names, values, strict=True))
+                    row = dict(zip(names, values, strict=True))
+                    yield place, row | {"gid": f"{path}#{row['meaning']}"}
 
 
 def checked_files(folder: Path, kind: str) -> list[Path]:

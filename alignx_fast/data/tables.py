@@ -52,10 +52,9 @@ def parquet_records(path: str) -> Iterator[Record]:
 
     try:
         file = pq.ParquetFile(path)
-        number = 0
-        for batch in file.iter_batches(ROWS_PER_BATCH):
-            for number, row in enumerate(batch.to_pylist(), start=number + 1):
-                yield f"{path}:{number}", row
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(ROWS_PER_BATCH))
+        for number, row in enumerate(rows, start=1):
+            yield f"{path}:{number}", row
     except FileNotFoundError:
         raise UserError(f"No file {path}. Check the path.") from None
     except (OSError, pa.ArrowException) as error:

@@ -1,6 +1,6 @@
 """DuckDB beside polars on the same work, one core each: read JSON lines, clean, drop exact duplicates, write Parquet.
 
-    python -m benchmarks.corpora.engines FOLDER     # a folder that `synthetic.write` filled
+python -m benchmarks.corpora.engines FOLDER     # a folder that `synthetic.write` filled
 """
 
 import json

@@ -65,7 +65,10 @@ def test_sentences(count: int) -> Iterator[dict[str, object]]:
     """The test set whose sentences the rows with the fault "leak" hold."""
     vocabularies = {lang: _vocabulary(lang) for lang in LANGUAGES}
     for number in range(500, count, 1000):
-        yield {"id": str(number), "texts": {"en": _sentence("en", MASK - number, vocabularies), "de": f"Prüfsatz Nummer {number}"}}
+        yield {
+            "id": str(number),
+            "texts": {"en": _sentence("en", MASK - number, vocabularies), "de": f"Prüfsatz Nummer {number}"},
+        }
 
 
 def write(folder: Path, count: int, files: int = 4) -> list[Path]:
@@ -103,11 +106,11 @@ def _row(number: int, vocabularies: dict[str, list[str]]) -> dict[str, str]:
     elif fault == "length":
         src, tgt = " ".join([src] * 40), _joined(lang, [tgt] * 40)
     elif fault == "ratio":
-        tgt = tgt[:2]
+        src, tgt = " ".join([src] * 3), tgt[:2]
     elif fault == "script":
         tgt = _sentence("ru" if lang != "ru" else "hi", number, vocabularies)
     elif fault == "repetition":
-        tgt = _joined(lang, [vocabularies[lang][number % WORDS]] * (16 if lang in WITHOUT_SPACES else 10))
+        tgt = _joined(lang, [vocabularies[lang][number % WORDS]] * 10)
     elif fault == "markup":
         src = f"<b>{src}</b>"
     elif fault == "numbers":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "files", "contents", "stages", "fields", "logs", "hardware"}
+BASE = {"errors", "files", "contents", "lock", "stages", "fields", "logs", "hardware"}
 """Small modules that anybody may use."""
 LOSS_SETTINGS = {"errors", "fields", "losses", "kernels"}
 DATA_AND_MODELS = BASE | {"config", "losses", "data", "models", "kernels"}
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "contents": {"files"},
+    "lock": {"errors", "files"},
     "stages": set(),
     "fields": set(),
     "logs": set(),

@@ -17,7 +17,7 @@ SMOOTHING = 10
 """Characters added to both sides before their lengths are compared, so that short sentences may differ more."""
 WORDS, CHARACTERS = 10, 20
 """Sentences with fewer are not searched for repetitions."""
-MARKUP = r"</?[A-Za-z][^<>]{0,200}>|\{[^{}\s]{0,40}\}|%(?:[0-9]+\$)?[sd@]\b|&(?:[a-z]{2,8}|#[0-9]{2,6});"
+MARKUP = r"</?[A-Za-z][^<>]{0,200}>|\{[^{}\s]{0,40}\}|%(?:[0-9]+\$)?[sd@]\b"
 DIGITS = "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙၀၁၂၃၄၅၆၇၈၉០១២៣៤៥៦៧៨៩０１２３４５６７８９"
 ASCII_DIGITS = "0123456789" * (len(DIGITS) // 10)
 
@@ -65,7 +65,7 @@ def macros(languages: Sequence[str]) -> list[str]:
     foreign = _by_language(languages, letters_of, _foreign_letters)
     weight = _by_language(languages, weight_of, str)
     unspaced = _by_language(languages, lambda lang: script_of(lang) in WITHOUT_BLANKS, lambda yes: str(yes).upper())
-    digits = f"regexp_replace(translate(t, '{DIGITS}', '{ASCII_DIGITS}'), '([0-9])[.,\\x{{A0}}\\x{{202F}} ]([0-9]{{3}})', '\\1\\2', 'g')"
+    digits = f"regexp_replace(translate(t, '{DIGITS}', '{ASCII_DIGITS}'), '([0-9])[.,\\x{{A0}}\\x{{202F}} ]([0-9]{{3}})\\b', '\\1\\2', 'g')"
     return [
         f"""-- Length in Latin characters that say as much.
 CREATE OR REPLACE TEMP MACRO weighed(t, lang) AS length(t) * {weight}""",
@@ -73,18 +73,18 @@ CREATE OR REPLACE TEMP MACRO weighed(t, lang) AS length(t) * {weight}""",
 CREATE OR REPLACE TEMP MACRO foreign_letters(t, lang) AS length(t) - length({foreign})""",
         r"""CREATE OR REPLACE TEMP MACRO foreign_share(t, lang) AS
   CASE WHEN foreign_letters(t, lang) = 0 THEN 0 ELSE foreign_letters(t, lang) / length(regexp_replace(t, '\P{L}+', '', 'g')) END""",
-        f"""-- Share of different words, or of different characters at the beginning where words are not set apart; 1 for short sentences.
+        f"""-- Share of different words, or twice that of different characters at the beginning where words are not set apart; 1 for short sentences.
 CREATE OR REPLACE TEMP MACRO distinct_share(t, lang) AS CASE
   WHEN {unspaced} THEN
-    CASE WHEN length(t) < {CHARACTERS} THEN 1 ELSE list_unique(string_split(left(t, {2 * CHARACTERS}), '')) / least(length(t), {2 * CHARACTERS}) END
+    CASE WHEN length(t) < {CHARACTERS} THEN 1 ELSE 2 * list_unique(string_split(left(t, {2 * CHARACTERS}), '')) / least(length(t), {2 * CHARACTERS}) END
   WHEN len(string_split(t, ' ')) < {WORDS} THEN 1
   ELSE list_unique(string_split(t, ' ')) / len(string_split(t, ' ')) END""",
-        f"""-- Tags, placeholders and entities.
+        f"""-- Tags and placeholders.
 CREATE OR REPLACE TEMP MACRO markup(t) AS
-  CASE WHEN regexp_matches(t, '[<{{%&]') THEN list_sort(regexp_extract_all(t, '{MARKUP}')) ELSE [] END""",
-        f"""-- Numbers in ASCII digits, without separators of thousands and leading zeros.
+  CASE WHEN regexp_matches(t, '[<{{%]') THEN list_sort(regexp_extract_all(t, '{MARKUP}')) ELSE [] END""",
+        f"""-- Numbers in ASCII digits, without separators of thousands and without zeros at their ends: "375 thousand" is 375,000.
 CREATE OR REPLACE TEMP MACRO numbers(t) AS
-  CASE WHEN regexp_matches(t, '\\p{{Nd}}') THEN regexp_extract_all({digits}, '[1-9][0-9]*') ELSE [] END""",
+  CASE WHEN regexp_matches(t, '\\p{{Nd}}') THEN regexp_extract_all({digits}, '[1-9](?:[0-9]*[1-9])?') ELSE [] END""",
     ]
 
 

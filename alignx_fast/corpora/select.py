@@ -54,12 +54,12 @@ SEMI JOIN (SELECT key FROM said GROUP BY key HAVING count(*) > 1) AS shared USIN
 FIRST_LABELS_SQL = "CREATE OR REPLACE TABLE labels AS\nSELECT row, row AS label FROM links GROUP BY row"
 
 NEXT_LABELS_SQL = """CREATE OR REPLACE TABLE next_labels AS
-WITH by_key AS (SELECT key, min(label) AS label FROM links JOIN labels USING (row) GROUP BY key),
-     by_row AS (SELECT row, min(label) AS label FROM links JOIN by_key USING (key) GROUP BY row)
-SELECT by_row.row, least(by_row.label, labels.label) AS label
-FROM by_row LEFT JOIN labels ON labels.row = by_row.label"""
-"""Every row takes the smallest label of those it is tied to, and then the label of the row of that number: few rounds for any shape."""
-
+WITH by_key AS (SELECT key, min(label) AS low FROM links JOIN labels USING (row) GROUP BY key),
+     by_row AS (SELECT row, min(low) AS low FROM links JOIN by_key USING (key) GROUP BY row),
+     by_label AS (SELECT label, min(low) AS low FROM by_row JOIN labels USING (row) GROUP BY label)
+SELECT labels.row, coalesce(further.low, by_label.low) AS label
+FROM labels JOIN by_label USING (label) LEFT JOIN by_label AS further ON further.label = by_label.low"""
+"""All rows of a label take the smallest label that any of them is tied to, and then that one's: few rounds, however long the chains."""
 
 MEANINGS_SQL = (LINKS_SQL, FIRST_LABELS_SQL, f"-- Again until no label changes.\n{NEXT_LABELS_SQL}")
 """How rows that say the same thing get one label."""

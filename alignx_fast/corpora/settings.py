@@ -44,14 +44,14 @@ class CorpusFilters(Group):
     """Drop longer sentences; null keeps them."""
     max_length_ratio: float | None = Field(4.0, gt=1)
     """Drop pairs one side of which is that many times longer, characters of each script weighed by how much they say; null keeps them."""
-    min_script_share: float | None = Field(0.5, gt=0, le=1)
+    min_script_share: float | None = Field(0.2, gt=0, le=1)
     """Least share of letters in the scripts that the language is written in; null switches it off."""
     min_distinct_words: float | None = Field(0.3, gt=0, le=1)
     """Least share of different words (characters where words are not set apart) in a sentence of ten or more; null switches it off."""
     markup: bool = True
-    """Drop pairs whose tags, placeholders or entities differ."""
+    """Drop pairs whose tags or placeholders differ."""
     numbers: bool = True
-    """Drop pairs with digits on both sides that have no digit sequence in common."""
+    """Drop pairs with digits on both sides that have no number in common."""
     language_id: float | None = Field(None, gt=0, le=1)
     """Drop sentences that py3langid takes for another language with at least this probability; slow, so off by default."""
     duplicates: bool = True

@@ -17,7 +17,7 @@ from alignx_fast.study.processes import Failure, Runner
 from alignx_fast.study.spec import Study
 from alignx_fast.study.tasks import tasks_of
 from alignx_fast.training.inputs import RunInputs
-from alignx_fast.training.lock import only_writer
+from alignx_fast.lock import only_writer
 
 log = logging.getLogger(__name__)
 

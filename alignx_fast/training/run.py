@@ -41,7 +41,7 @@ from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.folder import holds_results, open_folder, write_settings
 from alignx_fast.training.inputs import RunInputs, data_fingerprints, model_fingerprint, refuse
-from alignx_fast.training.lock import only_writer
+from alignx_fast.lock import only_writer
 from alignx_fast.training.stage import optimizer_name, run_stage, tokens_per_micro_batch
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from alignx_fast.corpora.run import prepare
 from alignx_fast.data.prepared import CARD_FILE
 from alignx_fast.files import read_json
 from alignx_fast.recipes import find, names
-from alignx_fast.training.lock import only_writer
+from alignx_fast.lock import only_writer
 
 
 def settings_for(recipe: str, overrides: dict[str, object]) -> Settings:

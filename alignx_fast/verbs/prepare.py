@@ -6,8 +6,8 @@ from alignx_fast.config import Settings, load_settings
 from alignx_fast.corpora.run import prepare
 from alignx_fast.data.prepared import CARD_FILE
 from alignx_fast.files import read_json
-from alignx_fast.recipes import find, names
 from alignx_fast.lock import only_writer
+from alignx_fast.recipes import find, names
 
 
 def settings_for(recipe: str, overrides: dict[str, object]) -> Settings:

@@ -15,9 +15,9 @@ from support.runs import settings
 
 from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
+from alignx_fast.lock import only_writer
 from alignx_fast.training import run as run_module
 from alignx_fast.training.checkpoints import last_checkpoint, remove_old_checkpoints
-from alignx_fast.lock import only_writer
 from alignx_fast.training.run import train
 from alignx_fast.verbs.trained import open_trained
 

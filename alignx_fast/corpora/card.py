@@ -55,7 +55,7 @@ def source_entry(reading: Reading, report: dict[str, Any]) -> dict[str, Any]:
 
 def rows_of(report: dict[str, Any]) -> int:
     """Rows read of a source."""
-    return int(report["pairs"] + sum(report["unusable"]["counts"].values()))
+    return int(report["pairs"] + report["tasks"] + sum(report["unusable"]["counts"].values()))
 
 
 def languages_entry(read: Counts, kept: Counts) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from alignx_fast.corpora.batches import Unusable, batches
 from alignx_fast.corpora.clean import clean
 from alignx_fast.corpora.engine import connect
+from alignx_fast.corpora.instructions import read_instructions
 from alignx_fast.corpora.progress import Progress
 from alignx_fast.corpora.settings import CorpusSettings
 from alignx_fast.corpora.sources import Reading
@@ -19,12 +20,13 @@ from alignx_fast.corpora.testsets import TestSets
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PARTS = "parts"
+PARTS, TASKS = "parts", "tasks"
+"""Folders of the cleaned pairs and of the instructions."""
 
 
-def part_files(work: Path) -> list[Path]:
-    """The cleaned parts of all sources, in order."""
-    return sorted((work / PARTS).glob("*/*.parquet"))
+def part_files(work: Path, kind: str = PARTS) -> list[Path]:
+    """The parts of all sources, in order."""
+    return sorted((work / kind).glob("*/*.parquet"))
 
 
 def clean_sources(
@@ -34,24 +36,25 @@ def clean_sources(
     languages = None if settings.languages is None else frozenset(settings.languages)
     for number, reading in enumerate(readings):
         step = f"clean {number}"
-        if reading.pairs is None or step in steps.done:
+        if step in steps.done:
             progress.skip(reading)
             continue
         began, unusable = time.monotonic(), Unusable()
-        folder = steps.work / PARTS / f"{number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = 0
-        with progress.of(reading) as advance:
-            found = batches(reading.read_pairs(languages), number, seed, unusable)
-            for batch in _cleaned(found, folder, settings, tests):
-                rows += len(batch)
-                advance(rows + unusable.counts.total())
-        report = {"title": reading.title, "pairs": rows, "unusable": unusable.report()}
-        steps.finish(step, report, began)
+        name, pairs, tasks = f"{number:04d}", 0, 0
+        if reading.instructions is not None:
+            tasks = read_instructions(reading, number, languages, seed, tests, steps.work / TASKS / name, unusable)
+        if reading.pairs is not None:
+            with progress.of(reading) as advance:
+                found = batches(reading.read_pairs(languages), number, seed, unusable)
+                for batch in _cleaned(found, steps.work / PARTS / name, settings, tests):
+                    pairs += len(batch)
+                    advance(pairs + unusable.counts.total())
+        steps.finish(step, {"title": reading.title, "pairs": pairs, "tasks": tasks, "unusable": unusable.report()}, began)
 
 
 def _cleaned(found: "Iterator[pa.Table]", folder: Path, settings: CorpusSettings, tests: TestSets) -> "Iterator[pa.Table]":
     """The batches, each once it has been cleaned; a few are under way at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
     workers = max(1, (settings.threads or 2) - 1)
     with ThreadPoolExecutor(workers) as pool:
         under_way: deque[tuple[Future[None], pa.Table]] = deque()

@@ -20,22 +20,26 @@ from alignx_fast.corpora.card import (
 )
 from alignx_fast.corpora.clean import clean_sql
 from alignx_fast.corpora.engine import connect
+from alignx_fast.corpora.expand import expand
 from alignx_fast.corpora.filters import macros
+from alignx_fast.corpora.instructions import write_instructions
 from alignx_fast.corpora.narrow import Narrowing
-from alignx_fast.corpora.parts import PARTS, clean_sources, part_files
+from alignx_fast.corpora.page import write_page
+from alignx_fast.corpora.parts import PARTS, TASKS, clean_sources, part_files
 from alignx_fast.corpora.progress import Progress, estimate
 from alignx_fast.corpora.select import MEANINGS_SQL, choose_sql, find_meanings
-from alignx_fast.corpora.sources import Reading, own_files, sentences
+from alignx_fast.corpora.settings import CorpusSettings
+from alignx_fast.corpora.sources import Reading, sentences
 from alignx_fast.corpora.steps import Steps, fingerprint
 from alignx_fast.corpora.testsets import TestSets
 from alignx_fast.corpora.write import write_pairs, write_sql
 from alignx_fast.data.languages import check_language
-from alignx_fast.data.prepared import CARD_FILE, FAILED, PAIRS, PASSED
+from alignx_fast.data.prepared import CARD_FILE, FAILED, INSTRUCTIONS, PAIRS, PASSED
 from alignx_fast.errors import UserError
 from alignx_fast.files import read_object, write_json, write_text
 
 log = logging.getLogger(__name__)
-WORK = "work"
+WORK, ARCHIVES = "work", "archives"
 PLAN_FILE = "plan.sql"
 DISK_PER_BYTE = 2.5
 """Bytes on the disk at most for every byte of plain text: the parts, the engine's tables and the finished files."""
@@ -48,9 +52,10 @@ def prepare(settings: Settings) -> Path:
         UserError: a source or the disk does not allow it.
     """
     began = time.monotonic()
-    corpus, output = settings.corpus, settings.corpus.output
-    readings = [reading for source in corpus.sources for reading in own_files(source)]
-    tested = [reading for source in corpus.test_sets for reading in own_files(source)]
+    corpus = _with_languages(settings.corpus)
+    output, languages = corpus.output, None if corpus.languages is None else frozenset(corpus.languages)
+    readings = expand(corpus.sources, languages, output / ARCHIVES)
+    tested = expand(corpus.test_sets, None, output / ARCHIVES)
     if not readings:
         raise UserError("corpus.sources is empty: name the files or data sets to prepare.")
     print_ = fingerprint(corpus, settings.seed, [*readings, *tested])
@@ -61,61 +66,79 @@ def prepare(settings: Settings) -> Path:
     steps = Steps(output / WORK, print_)
     (output / CARD_FILE).unlink(missing_ok=True)
     tests = TestSets({reading.title: sentences(reading) for reading in tested}, corpus.filters.near_leaks)
-    clean_sources(readings, _with_languages(settings), settings.seed, tests, steps, Progress(readings))
+    clean_sources(readings, corpus, settings.seed, tests, steps, Progress(readings))
     card = {"fingerprint": print_} | _select_and_write(settings, readings, tests, steps)
+    write_page(card, output)
     write_json(output / CARD_FILE, card | {"seconds": round(time.monotonic() - began, 1)})
     shutil.rmtree(steps.work)
+    shutil.rmtree(output / ARCHIVES, ignore_errors=True)
     return output
 
 
 def _select_and_write(settings: Settings, readings: Sequence[Reading], tests: TestSets, steps: Steps) -> dict[str, Any]:
-    corpus, output = settings.corpus, settings.corpus.output
+    output = settings.corpus.output
     reports = [steps.done[f"clean {number}"] for number in range(len(readings))]
-    parts = part_files(steps.work)
-    if not parts:
-        raise UserError(f"{output}: no row of the sources can be used. {_reasons(unusable_drops(reports))}")
-    database = steps.work / "index.duckdb"
+    unusable = unusable_drops(reports)
+    card: dict[str, Any] = {
+        "rows": {"read": sum(map(rows_of, reports)), "kept": 0, "instructions": 0},
+        "meanings": {"count": 0, "largest": 0, "rounds": 0},
+        "drops": unusable,
+        "directions": {},
+        "languages": {},
+        "lengths": {},
+        "leak": {"check": PASSED, "rows_found": 0, "sentences": tests.counts},
+        "sources": [source_entry(reading, report) for reading, report in zip(readings, reports, strict=True)],
+        "settings": settings_entry(settings),
+        "versions": versions(),
+    }
+    pairs, tasks = part_files(steps.work), part_files(steps.work, TASKS)
+    for kind in (PAIRS, INSTRUCTIONS):
+        shutil.rmtree(output / kind, ignore_errors=True)
+    if pairs:
+        _pairs(settings.corpus, readings, tests, steps.work, pairs, card)
+    if tasks:
+        with connect(settings.corpus, steps.work / "scratch") as engine:
+            card["rows"]["instructions"], dropped = write_instructions(engine, tasks, output / INSTRUCTIONS)
+        card["drops"] = [*card["drops"], *map(drop_entry, dropped)]
+    if not card["rows"]["kept"] + card["rows"]["instructions"]:
+        raise UserError(f"{output}: no row is left. {_reasons(card['drops'])} Filters can be switched off under corpus.filters.")
+    files = sorted(file for kind in (PAIRS, INSTRUCTIONS) for file in (output / kind).glob("*.arrow"))
+    card["files"] = {file.relative_to(output).as_posix(): file.stat().st_size for file in files}
+    card["hashes"] = {file.relative_to(output).as_posix(): file_hash(file) for file in files}
+    return card
+
+
+def _pairs(
+    corpus: CorpusSettings, readings: Sequence[Reading], tests: TestSets, work: Path, parts: list[Path], card: dict[str, Any]
+) -> None:
+    """Select the pairs and write them; what the card says of them."""
+    database = work / "index.duckdb"
     database.unlink(missing_ok=True)
-    with connect(corpus, steps.work / "scratch", database) as engine:
-        narrowing = Narrowing(engine, str(steps.work / PARTS / "*" / "*.parquet"))
+    with connect(corpus, work / "scratch", database) as engine:
+        narrowing = Narrowing(engine, str(work / PARTS / "*" / "*.parquet"))
         read, filtered = narrowing.read(), narrowing.filtered()
         narrowing.select(corpus, readings)
-        drops = [*unusable_drops(reports), *map(drop_entry, [*filtered, *narrowing.drops])]
-        if not sum(narrowing.counts.values()):
-            raise UserError(f"{output}: no row is left. {_reasons(drops)} Each filter can be switched off under corpus.filters.")
         rounds = find_meanings(engine)
         engine.execute(choose_sql(corpus))
-        shutil.rmtree(output / PAIRS, ignore_errors=True)
-        lengths = write_pairs(engine, parts, output / PAIRS)
-        meanings, largest = engine.execute(
-            "SELECT count(*), max(rows) FROM (SELECT count(*) AS rows FROM chosen GROUP BY meaning)"
+        card["lengths"] = write_pairs(engine, parts, corpus.output / PAIRS)
+        count, largest = engine.execute(
+            "SELECT count(*), coalesce(max(rows), 0) FROM (SELECT count(*) AS rows FROM chosen GROUP BY meaning)"
         ).fetchall()[0]
-        leaks = _leaks(engine, tests)
-    languages = languages_entry(read, narrowing.counts)
+        card["leak"] |= _leaks(engine, tests)
+    card["rows"]["kept"] = sum(narrowing.counts.values())
+    card["meanings"] = {"count": count, "largest": largest, "rounds": rounds}
+    card["drops"] = [*card["drops"], *map(drop_entry, [*filtered, *narrowing.drops])]
+    card["directions"] = {name: {"read": rows, "kept": narrowing.counts.get(name, 0)} for name, rows in read.items()}
+    card["languages"] = languages_entry(read, narrowing.counts)
     plan = [
-        *macros(list(languages)),
+        *macros(list(card["languages"])),
         clean_sql(corpus.filters),
         *narrowing.plan,
         *MEANINGS_SQL,
         choose_sql(corpus),
         write_sql(parts[0]),
     ]
-    write_text(output / PLAN_FILE, "".join(f"{statement};\n\n" for statement in plan))
-    files = sorted((output / PAIRS).glob("*.arrow"))
-    return {
-        "rows": {"read": sum(map(rows_of, reports)), "kept": sum(narrowing.counts.values())},
-        "meanings": {"count": meanings, "largest": largest, "rounds": rounds},
-        "drops": drops,
-        "directions": {name: {"read": rows, "kept": narrowing.counts.get(name, 0)} for name, rows in read.items()},
-        "languages": languages,
-        "lengths": lengths,
-        "leak": leaks,
-        "sources": [source_entry(reading, report) for reading, report in zip(readings, reports, strict=True)],
-        "settings": settings_entry(settings),
-        "versions": versions(),
-        "files": {f"{PAIRS}/{file.name}": file.stat().st_size for file in files},
-        "hashes": {f"{PAIRS}/{file.name}": file_hash(file) for file in files},
-    }
+    write_text(corpus.output / PLAN_FILE, "".join(f"{statement};\n\n" for statement in plan))
 
 
 def _leaks(engine: Any, tests: TestSets) -> dict[str, Any]:
@@ -123,14 +146,14 @@ def _leaks(engine: Any, tests: TestSets) -> dict[str, Any]:
     engine.register("test_keys", tests.table())
     sql = "SELECT count(*) FROM kept WHERE key_src IN (SELECT key FROM test_keys) OR key_tgt IN (SELECT key FROM test_keys)"
     found = int(engine.execute(sql).fetchone()[0])
-    return {"check": FAILED if found else PASSED, "rows_found": found, "sentences": tests.counts}
+    return {"check": FAILED if found else PASSED, "rows_found": found}
 
 
-def _with_languages(settings: Settings) -> Any:
-    languages = settings.corpus.languages
-    return settings.corpus.model_copy(
-        update={"languages": None if languages is None else sorted({check_language(code) for code in languages})}
-    )
+def _with_languages(corpus: CorpusSettings) -> CorpusSettings:
+    """The settings with languages in our spelling."""
+    if corpus.languages is None:
+        return corpus
+    return corpus.model_copy(update={"languages": sorted({check_language(code) for code in corpus.languages})})
 
 
 def _reasons(drops: Sequence[dict[str, Any]]) -> str:

@@ -33,6 +33,13 @@ class TestSets:
         """key -> test_set, for the engine."""
         return pa.table({"key": self.keys, "test_set": pa.array([self.names[i] for i in self._of_key], pa.string())})
 
+    def of(self, keys: Keys) -> list[str | None]:
+        """The test set that each key's text is in."""
+        at = np.minimum(np.searchsorted(self.keys, keys), max(0, len(self.keys) - 1))
+        if not len(self.keys):
+            return [None] * len(keys)
+        return [self.names[self._of_key[i]] if same else None for i, same in zip(at, self.keys[at] == keys, strict=True)]
+
     def near_rows(self, batch: pa.Table) -> pa.Table:
         """row -> test_set of the rows of a batch that nearly hold a sentence of a test set."""
         found: dict[int, str] = {}

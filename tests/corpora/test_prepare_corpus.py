@@ -33,7 +33,7 @@ def test_every_planted_fault_is_counted(tmp_path: Path, prepared: Prepare) -> No
     planted = synthetic.faults(4000)
     expected = {reason: planted[fault] for fault, reason in FAULT_REASONS.items()} | {f"in test set {test_set}": planted["leak"]}
     assert result.dropped == expected
-    assert result.card["rows"] == {"read": 4000, "kept": 4000 - sum(planted.values())}
+    assert result.card["rows"] == {"read": 4000, "kept": 4000 - sum(planted.values()), "instructions": 0}
     assert len(result.rows) == result.card["rows"]["kept"]
     assert result.card["meanings"]["largest"] == synthetic.SHARED
     assert all(len(drop["examples"]) == min(10, drop["rows"]) for drop in result.card["drops"])
@@ -139,7 +139,7 @@ def test_what_cannot_be_prepared_is_said(corpus: dict[str, object], message: str
 def test_no_row_left_says_why(prepared: Prepare) -> None:
     with pytest.raises(UserError, match=r"no row is left. Dropped: 1 numbers out of step"):
         prepared([pair("In 1984", "Im Jahr 1985")])
-    with pytest.raises(UserError, match=r"no row of the sources can be used. Dropped: 1 empty text"):
+    with pytest.raises(UserError, match=r"no row is left. Dropped: 1 empty text"):
         prepared([pair("In 1984", " ")])
 
 

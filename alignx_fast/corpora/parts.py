@@ -11,6 +11,7 @@ from alignx_fast.corpora.batches import Unusable, batches
 from alignx_fast.corpora.clean import clean
 from alignx_fast.corpora.engine import connect
 from alignx_fast.corpora.instructions import read_instructions
+from alignx_fast.corpora.pivoting import pivoted
 from alignx_fast.corpora.progress import Progress
 from alignx_fast.corpora.settings import CorpusSettings
 from alignx_fast.corpora.sources import Reading
@@ -50,6 +51,21 @@ def clean_sources(
                     pairs += len(batch)
                     advance(pairs + unusable.counts.total())
         steps.finish(step, {"title": reading.title, "pairs": pairs, "tasks": tasks, "unusable": unusable.report()}, began)
+
+
+def clean_pivoted(number: int, settings: CorpusSettings, seed: int, tests: TestSets, steps: Steps) -> None:
+    """Make pairs through the pivot of what was cleaned, as the rows of one more source, and clean them too."""
+    if f"clean {number}" in steps.done:
+        return
+    began, pairs = time.monotonic(), 0
+    name = f"{number:04d}"
+    parts = [part for part in part_files(steps.work) if part.parent.name != name]
+    with connect(settings, steps.work / "scratch") as engine:
+        found = batches(pivoted(engine, parts, settings.pivot), number, seed, Unusable()) if parts else iter(())
+        for batch in _cleaned(found, steps.work / PARTS / name, settings, tests):
+            pairs += len(batch)
+    report = {"title": f"through {settings.pivot}", "pairs": pairs, "tasks": 0, "unusable": Unusable().report()}
+    steps.finish(f"clean {number}", report, began)
 
 
 def _cleaned(found: "Iterator[pa.Table]", folder: Path, settings: CorpusSettings, tests: TestSets) -> "Iterator[pa.Table]":

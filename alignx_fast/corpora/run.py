@@ -25,7 +25,7 @@ from alignx_fast.corpora.filters import macros
 from alignx_fast.corpora.instructions import write_instructions
 from alignx_fast.corpora.narrow import Narrowing
 from alignx_fast.corpora.page import write_page
-from alignx_fast.corpora.parts import PARTS, TASKS, clean_sources, part_files
+from alignx_fast.corpora.parts import PARTS, TASKS, clean_pivoted, clean_sources, part_files
 from alignx_fast.corpora.progress import Progress, estimate
 from alignx_fast.corpora.select import MEANINGS_SQL, choose_sql, find_meanings
 from alignx_fast.corpora.settings import CorpusSettings
@@ -67,6 +67,9 @@ def prepare(settings: Settings) -> Path:
     (output / CARD_FILE).unlink(missing_ok=True)
     tests = TestSets({reading.title: sentences(reading) for reading in tested}, corpus.filters.near_leaks)
     clean_sources(readings, corpus, settings.seed, tests, steps, Progress(readings))
+    if corpus.pivoting:
+        readings.append(Reading(f"through {corpus.pivot}", licence="of the sources"))
+        clean_pivoted(len(readings) - 1, corpus, settings.seed, tests, steps)
     card = {"fingerprint": print_} | _select_and_write(settings, readings, tests, steps)
     write_page(card, output)
     write_json(output / CARD_FILE, card | {"seconds": round(time.monotonic() - began, 1)})

@@ -37,7 +37,7 @@ WITH digests AS (SELECT row, digest, bands FROM read_parquet({quoted(parts)}) SE
 SELECT * FROM before ANTI JOIN (
   SELECT candidates.row FROM candidates
   JOIN digests AS a ON a.row = candidates.row JOIN digests AS b ON b.row = first
-  WHERE len(list_filter(list_zip(a.digest, b.digest), pair -> pair[1] = pair[2])) >= {similarity} * len(a.digest)
+  WHERE len(list_filter(list_zip(a.digest, b.digest), lambda pair: pair[1] = pair[2])) >= {similarity} * len(a.digest)
 ) AS near USING (row)"""
 
 
@@ -53,15 +53,27 @@ SEMI JOIN (SELECT key FROM said GROUP BY key HAVING count(*) > 1) AS shared USIN
 
 FIRST_LABELS_SQL = "CREATE OR REPLACE TABLE labels AS\nSELECT row, row AS label FROM links GROUP BY row"
 
-NEXT_LABELS_SQL = """CREATE OR REPLACE TABLE next_labels AS
+HOOKS_SQL = """CREATE OR REPLACE TABLE hooks AS
 WITH by_key AS (SELECT key, min(label) AS low FROM links JOIN labels USING (row) GROUP BY key),
-     by_row AS (SELECT row, min(low) AS low FROM links JOIN by_key USING (key) GROUP BY row),
-     by_label AS (SELECT label, min(low) AS low FROM by_row JOIN labels USING (row) GROUP BY label)
-SELECT labels.row, coalesce(further.low, by_label.low) AS label
-FROM labels JOIN by_label USING (label) LEFT JOIN by_label AS further ON further.label = by_label.low"""
-"""All rows of a label take the smallest label that any of them is tied to, and then that one's: few rounds, however long the chains."""
+     by_row AS (SELECT row, min(low) AS low FROM links JOIN by_key USING (key) GROUP BY row)
+SELECT label, min(low) AS low FROM by_row JOIN labels USING (row) GROUP BY label"""
+"""For every label the smallest that any of its rows is tied to."""
 
-MEANINGS_SQL = (LINKS_SQL, FIRST_LABELS_SQL, f"-- Again until no label changes.\n{NEXT_LABELS_SQL}")
+JUMP_SQL = """CREATE OR REPLACE TABLE next_hooks AS
+SELECT hooks.label, further.low, further.low < hooks.low AS changed
+FROM hooks JOIN hooks AS further ON further.label = hooks.low"""
+"""From there to the smallest that that one is tied to: chains are halved each time."""
+
+NEXT_LABELS_SQL = """CREATE OR REPLACE TABLE next_labels AS
+SELECT row, low AS label FROM labels JOIN hooks USING (label)"""
+
+MEANINGS_SQL = (
+    LINKS_SQL,
+    FIRST_LABELS_SQL,
+    f"-- The next three again until no label changes, the second of them until no hook changes.\n{HOOKS_SQL}",
+    JUMP_SQL,
+    NEXT_LABELS_SQL,
+)
 """How rows that say the same thing get one label."""
 
 
@@ -69,17 +81,28 @@ def find_meanings(engine: "duckdb.DuckDBPyConnection") -> int:
     """Give rows that are tied by a chain of texts and groups one label; how many rounds that took."""
     engine.execute(LINKS_SQL)
     engine.execute(FIRST_LABELS_SQL)
-    rounds, changed = 0, True
-    while changed:
+    rounds = 1
+    while _hook(engine):
         rounds += 1
         engine.execute(NEXT_LABELS_SQL)
-        changed = (
-            _one(engine, "SELECT count(*) FROM next_labels JOIN labels USING (row) WHERE next_labels.label <> labels.label") > 0
-        )
         engine.execute("DROP TABLE labels")
         engine.execute("ALTER TABLE next_labels RENAME TO labels")
     engine.execute("DROP TABLE links")
     return rounds
+
+
+def _hook(engine: "duckdb.DuckDBPyConnection") -> bool:
+    """Make `hooks` and follow them to their ends; whether any label changes."""
+    engine.execute(HOOKS_SQL)
+    if not _one(engine, "SELECT count(*) FROM hooks WHERE low < label"):
+        return False
+    changed = True
+    while changed:
+        engine.execute(JUMP_SQL)
+        changed = _one(engine, "SELECT count(*) FROM next_hooks WHERE changed") > 0
+        engine.execute("DROP TABLE hooks")
+        engine.execute("ALTER TABLE next_hooks RENAME TO hooks")
+    return True
 
 
 def cap_sql(group: str, most: str) -> str:

@@ -47,10 +47,10 @@ def prepared(tmp_path: Path) -> Prepare:
     """A function that prepares rows, or sources, with settings of `corpus`, into tmp_path/out."""
 
     def run(
-        rows: Lines = (), sources: Sequence[dict[str, object]] = (), seed: int = 0, out: str = "out", **corpus: object
+        pairs: Lines = (), /, sources: Sequence[dict[str, object]] = (), seed: int = 0, out: str = "out", **corpus: object
     ) -> Result:
-        if rows:
-            sources = [{"path": str(write_jsonl(tmp_path / "pairs.jsonl", rows))}]
+        if pairs:
+            sources = [{"path": str(write_jsonl(tmp_path / "pairs.jsonl", pairs))}]
         settings = Settings.model_validate(
             {"seed": seed, "corpus": {"output": str(tmp_path / out), "sources": list(sources), "threads": 1, **corpus}}
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from alignx_fast.config import InstructionSource, ParallelSource
-from alignx_fast.corpora.layouts import LAYOUTS, Wanted, check_languages
+from alignx_fast.corpora.layouts import LAYOUTS, Languages
 from alignx_fast.corpora.settings import CorpusSource
 from alignx_fast.corpora.sources import Reading
 from alignx_fast.data.languages import check_language
@@ -23,7 +23,7 @@ BACTRIAN_X = (
 )
 
 
-def from_hub(source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def from_hub(source: CorpusSource, asked: Languages) -> list[Reading]:
     """The readings of a published data set without a path.
 
     Raises:
@@ -32,10 +32,10 @@ def from_hub(source: CorpusSource, wanted: Wanted) -> list[Reading]:
     licence = source.licence or LAYOUTS[source.layout].licence
     if source.layout == "opus-100":
         codes = {check_language(code): code for code in OPUS_100.split()}
-        check_languages(wanted, [*codes, "en"], source.layout)
+        asked.offer(source.layout, [*codes, "en"])
         readings = []
         for lang, code in codes.items():
-            if wanted is None or wanted.issuperset({lang, "en"}):
+            if asked.include(lang, "en"):
                 pair = "-".join(sorted((code, "en")))
                 records = partial(streamed, "Helsinki-NLP/opus-100", pair, source.split)
                 parallel = ParallelSource(path=source.layout, src_lang="en", tgt_lang=lang)
@@ -43,7 +43,7 @@ def from_hub(source: CorpusSource, wanted: Wanted) -> list[Reading]:
         return readings
     if source.layout == "bactrian-x":
         codes = {check_language(code): code for code in BACTRIAN_X.split()}
-        check_languages(wanted, codes, source.layout)
+        asked.offer(source.layout, codes)
         return [
             _instructions(
                 source,
@@ -52,9 +52,10 @@ def from_hub(source: CorpusSource, wanted: Wanted) -> list[Reading]:
                 licence,
             )
             for lang, code in codes.items()
-            if wanted is None or lang in wanted
+            if asked.include(lang)
         ]
     if source.layout == "alpaca":
+        asked.offer(source.layout, ["en"])
         return [_instructions(source, "en", partial(streamed, "tatsu-lab/alpaca", None, source.split), licence)]
     raise UserError(
         f"{source.layout} is not streamed from the hub: get it from {LAYOUTS[source.layout].address} and set the path of its folder or archive."

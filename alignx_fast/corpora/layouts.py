@@ -22,7 +22,35 @@ from alignx_fast.errors import UserError
 
 Found = list[tuple[Path, "re.Match[str]"]]
 """Files of a folder and how their names matched."""
-Wanted = frozenset[str] | None
+
+
+class Languages:
+    """The languages asked for, and those that the sources have."""
+
+    def __init__(self, wanted: frozenset[str] | None) -> None:
+        self.wanted = wanted
+        self.offered: dict[str, set[str]] = {}
+
+    def offer(self, name: str, languages: Iterable[str]) -> None:
+        """Note what a data set has."""
+        self.offered.setdefault(name, set()).update(languages)
+
+    def include(self, *languages: str) -> bool:
+        """Whether all of these are asked for."""
+        return self.wanted is None or self.wanted.issuperset(languages)
+
+    def check(self) -> None:
+        """Refuse a language that no source has, with the nearest that one has.
+
+        Raises:
+            UserError: names the first such language.
+        """
+        known = sorted(set().union(*self.offered.values()))
+        for language in sorted(self.wanted or ()):
+            if language not in known:
+                near = difflib.get_close_matches(language, known, n=3, cutoff=0.4)
+                hint = f"Nearest are {', '.join(near)}; known" if near else "Known"
+                raise UserError(f"{' and '.join(self.offered)} has no `{language}`. {hint} are {', '.join(known)}.")
 
 
 @dataclass(frozen=True)
@@ -32,16 +60,16 @@ class Layout:
     licence: str
     pattern: str
     """Of the files that make it up, below the folder."""
-    readings: Callable[["Layout", Found, CorpusSource, Wanted], list[Reading]]
+    readings: Callable[["Layout", Found, CorpusSource, Languages], list[Reading]]
     address: str
     """Where to get it."""
 
 
-def local(source: CorpusSource, folder: Path, wanted: Wanted) -> list[Reading]:
+def local(source: CorpusSource, folder: Path, asked: Languages) -> list[Reading]:
     """The readings of a published data set in a folder.
 
     Raises:
-        UserError: the folder holds none of its files, or not the languages asked for.
+        UserError: the folder holds none of its files.
     """
     layout = LAYOUTS[source.layout]
     files = [folder] if folder.is_file() else sorted(file for file in folder.rglob("*") if file.is_file())
@@ -50,39 +78,20 @@ def local(source: CorpusSource, folder: Path, wanted: Wanted) -> list[Reading]:
         raise UserError(
             f"{folder} holds no files of {source.layout}, which are named like {EXAMPLES[source.layout]}. Get it from {layout.address}."
         )
-    readings = layout.readings(layout, found, source, wanted)
-    if not readings:
-        raise UserError(
-            f"{folder} has no split `{source.split}` of {source.layout} in the languages asked for. Set split or languages."
-        )
-    return readings
+    return layout.readings(layout, found, source, asked)
 
 
-def check_languages(wanted: Wanted, available: Iterable[str], name: str) -> None:
-    """Refuse languages that a data set lacks, with the nearest it has.
-
-    Raises:
-        UserError: names the first such language.
-    """
-    known = sorted(set(available))
-    for language in sorted(wanted or ()):
-        if language not in known:
-            near = difflib.get_close_matches(language, known, n=3, cutoff=0.4)
-            hint = f"Nearest are {', '.join(near)}; it" if near else "It"
-            raise UserError(f"{name} has no `{language}`. {hint} has {', '.join(known)}.")
-
-
-def _opus(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def _opus(layout: Layout, found: Found, source: CorpusSource, asked: Languages) -> list[Reading]:
     files: dict[tuple[str, str, str | None], Path] = {}
     for file, m in found:
         if (m["split"] or m["split2"]) == source.split:
             files[m["a"] or m["a2"], m["b"] or m["b2"], m["lang"]] = file
     pairs = sorted({(a, b) for a, b, _ in files})
-    check_languages(wanted, [check_language(code) for pair in pairs for code in pair], source.layout)
+    asked.offer(source.layout, [check_language(code) for pair in pairs for code in pair])
     readings = []
     for a, b in pairs:
         codes = (check_language(a), check_language(b))
-        if wanted is not None and not wanted.issuperset(codes):
+        if not asked.include(*codes):
             continue
         if (a, b, None) in files:
             table = files[a, b, None]
@@ -99,12 +108,12 @@ def _opus(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) ->
     return readings
 
 
-def _tatoeba(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def _tatoeba(layout: Layout, found: Found, source: CorpusSource, asked: Languages) -> list[Reading]:
     files = {(m["a"], m["b"], m["lang"]): file for file, m in found}
     readings = []
     for a, b in sorted({(a, b) for a, b, _ in files}):
         codes = [check_language(a), check_language(b)]
-        if wanted is None or wanted.issuperset(codes):
+        if asked.include(*codes):
             sides = [files[a, b, a], files[a, b, b]]
             pair = ParallelSource(
                 path=str(sides[0]), target_path=str(sides[1]), format="moses", src_lang=codes[0], tgt_lang=codes[1]
@@ -113,28 +122,28 @@ def _tatoeba(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted)
     return readings
 
 
-def _aligned(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def _aligned(layout: Layout, found: Found, source: CorpusSource, asked: Languages) -> list[Reading]:
     """A file a language, line n of each saying the same."""
     by_language = {
         check_language(m["lang"]): file for file, m in found if m.groupdict().get("split") in (None, _flores_split(source.split))
     }
-    check_languages(wanted, by_language, source.layout)
-    files = {lang: file for lang, file in sorted(by_language.items()) if wanted is None or lang in wanted}
+    asked.offer(source.layout, by_language)
+    files = {lang: file for lang, file in sorted(by_language.items()) if asked.include(lang)}
     records = partial(aligned_texts, files)
     return [_reading(layout, source, source.split, list(files.values()), records=records)] if files else []
 
 
-def _massive(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def _massive(layout: Layout, found: Found, source: CorpusSource, asked: Languages) -> list[Reading]:
     by_language = {check_language(m["lang"]): file for file, m in found}
-    check_languages(wanted, by_language, source.layout)
-    files = {lang: file for lang, file in sorted(by_language.items()) if wanted is None or lang in wanted}
+    asked.offer(source.layout, by_language)
+    files = {lang: file for lang, file in sorted(by_language.items()) if asked.include(lang)}
     records = partial(massive_texts, files, source.split)
     return [_reading(layout, source, source.split, list(files.values()), records=records)] if files else []
 
 
-def _instructions(layout: Layout, found: Found, source: CorpusSource, wanted: Wanted) -> list[Reading]:
+def _instructions(layout: Layout, found: Found, source: CorpusSource, asked: Languages) -> list[Reading]:
     by_language = {check_language(m.groupdict().get("lang") or "en"): file for file, m in found}
-    check_languages(wanted, by_language, source.layout)
+    asked.offer(source.layout, by_language)
     return [
         _reading(
             layout,
@@ -145,7 +154,7 @@ def _instructions(layout: Layout, found: Found, source: CorpusSource, wanted: Wa
             records=partial(instruction_records, file, source.layout),
         )
         for lang, file in sorted(by_language.items())
-        if wanted is None or lang in wanted
+        if asked.include(lang)
     ]
 
 

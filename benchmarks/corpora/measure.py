@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.corpora import synthetic
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "corpora"
 REASONS = {
     "empty": "empty text",
     "identical": "same text on both sides",
@@ -33,8 +33,9 @@ REASONS = {
 
 
 def measure(folder: Path, rows: int, threads: int) -> dict[str, object]:
-    """Write the pairs, prepare them in a process of its own, and compare what it dropped with what was planted."""
-    files = synthetic.write(folder / "pairs", rows)
+    """Write the pairs where they are not there yet, prepare them in a process of its own, and compare what it dropped with what was planted."""
+    written = (folder / "pairs" / "test.jsonl").exists()
+    files = sorted((folder / "pairs").glob("pairs-*.jsonl")) if written else synthetic.write(folder / "pairs", rows)
     recipe, output = folder / "recipe.yaml", folder / "out"
     corpus = {
         "output": str(output),
@@ -80,7 +81,8 @@ def main() -> None:
     text = json.dumps({"time": datetime.now().isoformat(timespec="seconds"), **machine, **result}, indent=1)
     print(text)
     if arguments.write:
-        (RESULTS / f"corpora-{arguments.rows}.json").write_text(text + "\n")
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"prepare-{arguments.rows}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,7 @@ def test_bactrian_x_and_alpaca(tmp_path: Path, prepared: Prepare) -> None:
 
 def test_a_language_that_is_missing_is_named_with_the_nearest(tmp_path: Path, prepared: Prepare) -> None:
     source = {"layout": "opus-100", "path": str(opus(tmp_path / "opus"))}
-    with pytest.raises(UserError, match=r"opus-100 has no `ss`. Nearest are sw; it has de, en, sw."):
+    with pytest.raises(UserError, match=r"opus-100 has no `ss`. Nearest are sw; known are de, en, sw."):
         prepared(sources=[source], languages=["en", "ss"])
     with pytest.raises(UserError, match=r"opus-100 has no `fj`"):
         prepared(sources=[{"layout": "opus-100"}], languages=["en", "fj"])

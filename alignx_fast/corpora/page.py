@@ -63,7 +63,7 @@ def _counts(title: str, counts: Mapping[str, Mapping[str, int]]) -> list[Markup]
         axes.set_xscale("symlog", linthresh=10)
         axes.invert_yaxis()
         axes.set_title(f"{title}{f' (the {MOST_BARS} largest)' if len(counts) > MOST_BARS else ''}", loc="left", color=INK)
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         return [_svg(figure)]
 
 

@@ -90,6 +90,20 @@ def train(recipe: Recipe = "quickstart", *settings: Overrides, resume: bool = Fa
 
 
 @app.command
+def prepare(
+    recipe: Annotated[str, Parameter(help="A recipe name, a YAML file, or a file of translation pairs.")], *settings: Overrides
+) -> None:
+    """Make a folder of clean training pairs from corpora of any size. The same command goes on after a stop.
+
+    Training reads the folder as `data.parallel: [{path: FOLDER}]`. Any setting can be given as --group.setting value, for example
+    --corpus.output FOLDER.
+    """
+    from alignx_fast.verbs.prepare import prepare_corpus, settings_for
+
+    prepare_corpus(settings_for(recipe, overrides_from(settings)))
+
+
+@app.command
 def plan(
     recipe: Recipe = "quickstart",
     *settings: Overrides,
@@ -333,6 +347,7 @@ def main() -> None:
         sys.exit(_say(str(error), 2))
     except KeyboardInterrupt:
         go_on = {"train": " `--resume` continues from the last checkpoint.", "study": " The same command goes on from there."}
+        go_on["prepare"] = go_on["study"]
         sys.exit(_say("Stopped." + go_on.get("".join(sys.argv[1:2]), ""), 130))
     except ModuleNotFoundError as error:
         from alignx_fast.environment import PACKAGES

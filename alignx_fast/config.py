@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from alignx_fast.corpora.settings import CorpusSettings
 from alignx_fast.errors import UserError
 from alignx_fast.fields import AnyPath, Folder, Group, Modules, Words, at_least_one, not_negative, split_words
 from alignx_fast.losses.apart import ApartSettings
@@ -84,10 +85,11 @@ class ParallelSource(Group):
     """One source of translation pairs."""
 
     path: AnyPath
-    """JSONL or TSV file (also .gz), `builtin:phrasebook`, or a Hugging Face dataset (format: hf)."""
+    """JSONL, TSV, CSV, Parquet or TMX file (text also .gz, .xz, .zst, .bz2), a folder that `alignx-fast prepare` wrote, `builtin:phrasebook`,
+    or a Hugging Face dataset (format: hf)."""
     target_path: AnyPath | None = None
     """The second file of a line-aligned (Moses) pair."""
-    format: Literal["auto", "jsonl", "tsv", "moses", "hf"] = "auto"
+    format: Literal["auto", "jsonl", "tsv", "csv", "parquet", "tmx", "moses", "prepared", "hf"] = "auto"
     """auto decides by the file's name."""
     src_lang: str | None = None
     """Language of the source side where rows do not say it."""
@@ -107,8 +109,9 @@ class InstructionSource(Group):
     """One source of instructions."""
 
     path: AnyPath
-    """JSONL file (also .gz) with instruction, input, output and optionally lang, `builtin:phrasebook`, or a Hugging Face dataset."""
-    format: Literal["auto", "jsonl", "hf"] = "auto"
+    """JSONL file (also compressed) with instruction, input, output and optionally lang, a folder that `alignx-fast prepare` wrote,
+    `builtin:phrasebook`, or a Hugging Face dataset."""
+    format: Literal["auto", "jsonl", "prepared", "hf"] = "auto"
     """auto decides by the file's name."""
     lang: str | None = None
     """Language of the rows where they do not say it."""
@@ -305,6 +308,7 @@ class Settings(Group):
     """Stages to run, in this order."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
+    corpus: CorpusSettings = CorpusSettings()
     align: AlignSettings = AlignSettings()
     instruct: InstructSettings = InstructSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "files", "contents", "stages", "fields", "logs", "hardware", "printing"}
+BASE = {"errors", "files", "contents", "lock", "stages", "fields", "logs", "hardware", "printing"}
 """Small modules that anybody may use."""
 LOSS_SETTINGS = {"errors", "fields", "losses", "kernels"}
 DATA_AND_MODELS = BASE | {"config", "losses", "data", "models", "kernels"}
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "contents": {"files"},
+    "lock": {"errors", "files"},
     "stages": set(),
     "fields": set(),
     "logs": {"printing"},
@@ -28,7 +29,9 @@ MAY_IMPORT = {
     "losses.next_token": LOSS_SETTINGS | {"models"},
     "losses.build": {"config", "losses", "models"},
     "reading": {"errors"},
-    "config": {"errors", "fields", "reading", "stages", "losses"},
+    "config": {"errors", "fields", "reading", "stages", "losses", "corpora.settings"},
+    "corpora.settings": {"fields"},
+    "corpora": BASE | {"config", "data"},
     "environment": BASE,
     "recipes": {"errors"},
     "data": BASE | {"config"},
@@ -48,7 +51,8 @@ MAY_IMPORT = {
     },
     "training": DATA_AND_MODELS | {"process", "environment", "memory", "evaluation", "report"},
     "study": DATA_AND_MODELS | {"reading", "recipes", "evaluation", "report", "training", "comparison"},
-    "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training", "comparison", "study"},
+    "verbs": DATA_AND_MODELS
+    | {"environment", "memory", "evaluation", "report", "training", "comparison", "study", "corpora", "recipes"},
     "cli": {
         "errors",
         "logs",

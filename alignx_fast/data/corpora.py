@@ -7,7 +7,7 @@ import difflib
 import os
 import random
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,20 +16,35 @@ from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES
 from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, local, tsv_records
+from alignx_fast.data.opening import uncompressed_name
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
+from alignx_fast.data.prepared import INSTRUCTIONS, is_prepared, prepared_records
 from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
+from alignx_fast.data.tables import csv_records, parquet_records
+from alignx_fast.data.tmx import tmx_records
 from alignx_fast.data.values import group_of, id_of, is_missing, language_of, no_column, required, text_of
 from alignx_fast.errors import UserError
 
 PAIR_COLUMNS = ("src", "tgt", "src_lang", "tgt_lang", "gid", "id", "texts")
 INSTRUCTION_COLUMNS = ("instruction", "input", "output", "lang", "gid")
 
+RECORDS: dict[str, Callable[[str], Iterator[Record]]] = {
+    "jsonl": jsonl_records,
+    "csv": csv_records,
+    "parquet": parquet_records,
+    "tmx": tmx_records,
+    "prepared": prepared_records,
+}
+"""Readers that need a path and nothing else."""
+
 Languages = tuple[str | None, str | None]
 """The languages that a source sets for both of its sides; None where its rows say them."""
 
 
-def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -> Iterator[Pair | Dropped]:
-    """Translation pairs of one source; only between `languages` (canonical codes) where given.
+def read_pairs(
+    source: ParallelSource, languages: Iterable[str] | None = None, records: Iterable[Record] | None = None
+) -> Iterator[Pair | Dropped]:
+    """Translation pairs of one source; only between `languages` (canonical codes) where given; `records` in place of its file's.
 
     A row with `texts` (or `translation`) in several languages gives a ring of pairs, see `ring`.
 
@@ -43,7 +58,7 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
         return
     _check_mapping(source.columns, PAIR_COLUMNS, source.path)
     fixed = (_fixed_language(source, 0), _fixed_language(source, 1))
-    for where, record in _pair_records(source):
+    for where, record in _pair_records(source) if records is None else records:
         row = _mapped(record, source.columns)
         texts = row.get("texts", row.get("translation"))
         if isinstance(texts, Mapping):
@@ -54,8 +69,10 @@ def read_pairs(source: ParallelSource, languages: Iterable[str] | None = None) -
             yield _pair(row, record, fixed, wanted, where)
 
 
-def read_instructions(source: InstructionSource, languages: Iterable[str] | None = None) -> Iterator[Instruction | Dropped]:
-    """Instructions of one source; only those in `languages` (or of unknown language) where given.
+def read_instructions(
+    source: InstructionSource, languages: Iterable[str] | None = None, records: Iterable[Record] | None = None
+) -> Iterator[Instruction | Dropped]:
+    """Instructions of one source; only those in `languages` (or of unknown language) where given; `records` in place of its file's.
 
     Raises:
         UserError: as `read_pairs`.
@@ -64,7 +81,7 @@ def read_instructions(source: InstructionSource, languages: Iterable[str] | None
     if source.path == PHRASEBOOK:
         rows: Iterator[Instruction] = iter(load_phrasebook().instructions)
     else:
-        rows = _instructions(source)
+        rows = _instructions(source, records)
     for row in rows:
         if wanted is not None and row.lang is not None and row.lang not in wanted:
             yield Dropped(Reason.LANGUAGE, row.text, row.where)
@@ -121,21 +138,25 @@ def ring(languages: Iterable[str], key: str) -> list[tuple[str, str]]:
 def _pair_records(source: ParallelSource) -> Iterator[Record]:
     kind: str = source.format
     if kind == "auto":
-        kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv"))
+        kind = "moses" if source.target_path else _kind(source.path, ("jsonl", "tsv", "csv", "parquet", "tmx"))
     if kind == "moses":
         if source.target_path is None:
             raise UserError(f"{source.path}: line-aligned text needs its second file. Set target_path.")
         return aligned_records(source.path, source.target_path)
     if kind == "tsv":
         return tsv_records(source.path, source.columns)
-    return jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
+    if kind == "hf":
+        return hub_records(source.path, source.subset, source.split)
+    return RECORDS[kind](source.path)
 
 
 def _kind(path: str, known: tuple[str, ...]) -> str:
     """The format that a path's name tells."""
-    suffixes = [suffix.lower().lstrip(".") for suffix in Path(path).suffixes if suffix != ".gz"]
-    last = {"ndjson": "jsonl", "json": "jsonl"}.get(suffixes[-1], suffixes[-1]) if suffixes else ""
+    last = Path(uncompressed_name(path)).suffix.lower().lstrip(".")
+    last = {"ndjson": "jsonl", "json": "jsonl"}.get(last, last)
     file = local(path)
+    if is_prepared(file):
+        return "prepared"
     if last in known:
         return last
     if os.path.isdir(file):
@@ -170,7 +191,7 @@ def _fixed_language(source: ParallelSource, side: int) -> str | None:
     """The source's language of one side; for line-aligned files also read off an ending such as train.de."""
     code = source.src_lang if side == 0 else source.tgt_lang
     if code is None and source.target_path is not None:
-        ending = Path([source.path, source.target_path][side].removesuffix(".gz")).suffix.lstrip(".")
+        ending = Path(uncompressed_name([source.path, source.target_path][side])).suffix.lstrip(".")
         if ending not in NAMES:  # not check_language: "txt" is a language of Papua
             raise UserError(f"{source.path}: line-aligned files do not say their languages. Set src_lang and tgt_lang.")
         return ending
@@ -245,12 +266,10 @@ def _checked(
     return Pair(src_lang, tgt_lang, src, tgt, group, where)
 
 
-def _instructions(source: InstructionSource) -> Iterator[Instruction]:
+def _instructions(source: InstructionSource, records: Iterable[Record] | None) -> Iterator[Instruction]:
     _check_mapping(source.columns, INSTRUCTION_COLUMNS, source.path)
     fixed = None if source.lang is None else language_of(source.lang, source.path)
-    kind = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
-    records = jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)
-    for where, record in records:
+    for where, record in _instruction_records(source) if records is None else records:
         row = _mapped(record, source.columns)
         lang = fixed if is_missing(row.get("lang")) else language_of(row["lang"], where)
         yield Instruction(
@@ -261,3 +280,10 @@ def _instructions(source: InstructionSource) -> Iterator[Instruction]:
             where=where,
             group=group_of(row),
         )
+
+
+def _instruction_records(source: InstructionSource) -> Iterator[Record]:
+    kind: str = _kind(source.path, ("jsonl",)) if source.format == "auto" else source.format
+    if kind == "prepared":
+        return prepared_records(source.path, INSTRUCTIONS)
+    return jsonl_records(source.path) if kind == "jsonl" else hub_records(source.path, source.subset, source.split)

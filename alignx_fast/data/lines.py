@@ -1,44 +1,73 @@
-"""Lines and JSON or tab-separated records of a text file, plain or gzipped, each with its place for messages."""
+"""Lines and JSON or tab-separated records of a text file, plain or compressed, each with its place for messages."""
 
 import difflib
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from alignx_fast.data.opening import DAMAGED, decoded, open_bytes, wide_encoding
 from alignx_fast.errors import UserError, first_line
 
 Row = dict[str, object]
 """A line's values by column."""
 Record = tuple[str, Row]
 """("file:line", the values of that line)."""
+LONGEST_LINE = 1 << 26
+"""Bytes of a line beyond which a file is taken for one that has no lines."""
 
 
 def lines(path: str) -> Iterator[tuple[str, str]]:
     """("file:line", text) of every line, split at line feeds alone: other line-breaking characters may be part of a sentence.
 
+    Text is UTF-8, or UTF-16 or UTF-32 where the file begins with their mark.
+
     Raises:
-        UserError: no such file (names the nearest one in that folder), not UTF-8, or damaged gzip data.
+        UserError: no such file (names the nearest one in that folder), another encoding, damaged compressed data, or a line without end.
     """
     file = local(path)
     if not os.path.isfile(file):
         raise UserError(_missing(file))
     number = 0
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        with open_bytes(file) as stream:
+            encoding = wide_encoding(stream)
+            for number, text in enumerate(decoded(stream, encoding) if encoding else _utf8_lines(stream), start=1):
                 yield f"{path}:{number}", text.rstrip("\r\n")
     except UnicodeDecodeError as error:
+        name = error.encoding.upper()
         raise UserError(
-            f"{path}:{number} is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}). Convert the file with iconv."
+            f"{path}:{number + 1} is not {name} (byte {error.object[error.start]:#04x} at {error.start}). Convert the file with iconv."
         ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(f"{path} is damaged or not gzip data (after line {number}). Fetch or compress it again.") from None
+    except _EndlessLineError:
+        raise UserError(
+            f"{path}:{number + 1} is longer than {LONGEST_LINE >> 20} MB. Give one row on each line, ended by a line feed."
+        ) from None
+    except DAMAGED:
+        raise _damaged(path, number) from None
     except OSError as error:
+        if error.errno is None:  # as the decompressors of Arrow report it
+            raise _damaged(path, number) from None
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+
+
+class _EndlessLineError(Exception):
+    """A line longer than `LONGEST_LINE`."""
+
+
+def _utf8_lines(stream: BinaryIO) -> Iterator[str]:
+    encoding = "utf-8-sig"
+    while raw := stream.readline(LONGEST_LINE):
+        if len(raw) == LONGEST_LINE:
+            raise _EndlessLineError
+        yield raw.decode(encoding)
+        encoding = "utf-8"
+
+
+def _damaged(path: str, number: int) -> UserError:
+    kind = {".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}.get(Path(path).suffix, "gzip")
+    return UserError(f"{path} is damaged or not {kind} data (after line {number}). Fetch or compress it again.")
 
 
 def local(path: str) -> Path:

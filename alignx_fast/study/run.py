@@ -9,6 +9,7 @@ import yaml
 
 from alignx_fast.data.rows import Meaning
 from alignx_fast.files import write_text
+from alignx_fast.lock import only_writer
 from alignx_fast.study.base import base_model, keep_base, starting_from
 from alignx_fast.study.check import check_unchanged, check_variants, held_out_sentences, scored_in_languages
 from alignx_fast.study.layout import Layout
@@ -17,7 +18,6 @@ from alignx_fast.study.processes import Failure, Runner
 from alignx_fast.study.spec import Study
 from alignx_fast.study.tasks import tasks_of
 from alignx_fast.training.inputs import RunInputs
-from alignx_fast.training.lock import only_writer
 
 log = logging.getLogger(__name__)
 

@@ -129,7 +129,8 @@ def changed_settings(settings: Settings) -> list[str]:
 def _changed(before: Settings, settings: Settings, inputs: RunInputs) -> list[str]:
     may_change = MAY_CHANGE + (PLACES if inputs.fingerprints else ())
     old, new = dotted(before.model_dump(mode="json")), dotted(settings.model_dump(mode="json"))
-    return [key for key in new if new[key] != old.get(key) and key != "output" and not key.endswith(may_change)]
+    of_the_run = [key for key in new if key != "output" and not key.startswith("corpus.")]  # a corpus is made before the run
+    return [key for key in of_the_run if new[key] != old.get(key) and not key.endswith(may_change)]
 
 
 def _changes(before: Settings, settings: Settings, inputs: RunInputs, *, accept_changes: bool) -> list[str]:

@@ -31,6 +31,7 @@ from alignx_fast.evaluation.results import EvaluatedAt, Evaluation
 from alignx_fast.evaluation.understanding import check_tasks
 from alignx_fast.files import link_or_copy, publish, read_json, read_object, write_json
 from alignx_fast.hardware import on_gpu
+from alignx_fast.lock import HOLDER_FILE, only_writer
 from alignx_fast.memory.advice import check_fits
 from alignx_fast.memory.plan import card_bytes
 from alignx_fast.models.adapters import Model
@@ -46,7 +47,6 @@ from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
 from alignx_fast.training.folder import holds_results, open_folder, write_settings
 from alignx_fast.training.inputs import Fingerprints, RunInputs, data_fingerprints, model_fingerprint, refuse
-from alignx_fast.training.lock import HOLDER_FILE, only_writer
 from alignx_fast.training.processes import ALONE, Processes, join
 from alignx_fast.training.sampler import rows_in_step
 from alignx_fast.training.stage import optimizer_name, run_stage

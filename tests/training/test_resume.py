@@ -15,9 +15,9 @@ from support.runs import settings
 
 from alignx_fast.config import Settings
 from alignx_fast.errors import UserError
+from alignx_fast.lock import only_writer
 from alignx_fast.training import run as run_module
 from alignx_fast.training.checkpoints import last_checkpoint, remove_old_checkpoints
-from alignx_fast.training.lock import only_writer
 from alignx_fast.training.run import train
 from alignx_fast.verbs.trained import open_trained
 
@@ -307,7 +307,7 @@ def test_a_run_is_not_taken_for_a_failed_start(cut: Path, part: str) -> None:
 
 # One writer.
 
-HOLD = "import sys, time; from pathlib import Path; from alignx_fast.training.lock import only_writer\n"
+HOLD = "import sys, time; from pathlib import Path; from alignx_fast.lock import only_writer\n"
 HOLD += "with only_writer(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
 
 

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from alignx_fast.entry import main as main  # the name that the installed command and programs know
 from alignx_fast.errors import UserError
+from alignx_fast.files import check_place
 
 if TYPE_CHECKING:  # pydantic takes too long to import for `--help`
     from alignx_fast.config import Settings
@@ -147,6 +148,8 @@ def evaluate(
     allow_overlap:
         Score also on sentences that a run was trained on.
     """
+    if output is not None:
+        check_place(output if output.suffix == ".json" else output / "comparison.json")
     from alignx_fast.verbs.evaluate import score
 
     more = list(itertools.takewhile(lambda token: not token.startswith("--"), settings))
@@ -213,6 +216,10 @@ def export(model: Trained, folder: HomePath) -> None:
     folder:
         Where to write; must not exist.
     """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link; give a new folder.")
+    if not folder.exists():
+        check_place(folder)
     from alignx_fast.verbs.export import export_model
 
     export_model(model, folder)

@@ -60,7 +60,18 @@ def _command() -> None:
         logs.configure()
     if process.count() > 1 and sys.argv[1:2] != ["train"]:
         raise UserError("Only `train` runs as several processes: give this command without torchrun or accelerate.")
-    app()
+    _check_arguments()
+    app(sys.argv[1:])
+
+
+def _check_arguments() -> None:
+    from alignx_fast.errors import UserError
+
+    for word in sys.argv[1:]:
+        if not word.isascii() and any("\ud800" <= character <= "\udfff" for character in word):
+            raise UserError(
+                f"{word!a} is not valid UTF-8, as names of files must be: rename it, or set a UTF-8 locale (LC_ALL=C.UTF-8)."
+            )
 
 
 def _sentence(error: Exception, verb: str) -> str | None:
@@ -75,10 +86,7 @@ def _sentence(error: Exception, verb: str) -> str | None:
         package = (error.name or "").replace("_", "-")
         if package in PACKAGES:
             return f"{package} is not installed: `pip install {package}`; `alignx-fast doctor` shows what else is missing."
-    if refused := refusal(error):
-        wrong, remedy = refused
-        return f"{wrong}: {remedy}{AGAIN.get(verb, ', then give the command again.')}"
-    return None
+    return refusal(error, AGAIN.get(verb, ", then give the command again."))
 
 
 def _say(text: str, code: int) -> int:

@@ -21,11 +21,13 @@ class Stop:
     def __init__(self) -> None:
         self.asked = False
         self.before: dict[signal.Signals, object] = {}
+        self.hook = sys.unraisablehook
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             kinds = [kind for kind in KINDS if signal.getsignal(kind) is not signal.SIG_IGN]  # nohup and `&` ask to ignore them
             self.before = {kind: signal.signal(kind, self._ask) for kind in kinds}
+            sys.unraisablehook = self._swallowed
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -37,10 +39,19 @@ class Stop:
             os._exit(STOPPED)
         raise KeyboardInterrupt
 
+    def _swallowed(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Python drops an exception that is raised while an object is destroyed: raise this one again, a moment later."""
+        if not (self.asked and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+            self.hook(unraisable)
+            return
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
     def __exit__(self, *error: object) -> None:
         if not self.asked:  # else the process is about to end, and a second signal must find no handler that raises
             for kind, handler in self.before.items():
                 signal.signal(kind, handler)  # type: ignore[arg-type]
+            sys.unraisablehook = self.hook
 
 
 def stopped() -> str:

@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "stops": set(),
     "streams": set(),
     "places": set(),
-    "cli": {"entry", "errors", "config", "reading", "recipes", "training", "verbs", "report"},
+    "cli": {"entry", "errors", "files", "config", "reading", "recipes", "training", "verbs", "report"},
     "entry": BASE | {"stops", "streams", "places", "process", "environment", "cli"},
     "__main__": {"entry"},
 >>>>>>> 6d61da4 (Kills, damages and changes of runs are tried at random with fixed seeds; one way out of the command for signals, streams and what a place refuses)

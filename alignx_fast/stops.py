@@ -35,7 +35,8 @@ class Stop:
         for kind in self.before:
             signal.signal(kind, _end_at_once)
         if _is_importing(frame):  # libraries swallow an exception there, or make another of it; and there is nothing to save
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"alignx-fast: {stopped()}\n".encode())
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # every process of torchrun has the sentence
+                os.write(2, f"alignx-fast: {stopped()}\n".encode())
             os._exit(STOPPED)
         raise KeyboardInterrupt
 

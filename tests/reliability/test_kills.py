@@ -10,7 +10,7 @@ import pytest
 from support.commands import Commands
 from support.killed import KILLED, WEIGHTS, Whole, at_operation
 
-from alignx_fast.training.checkpoints import sha256
+from alignx_fast.contents import sha256
 
 SHORT, LONG = 1, 50
 """Runs in the default tests and in all; each is killed twice."""

@@ -7,7 +7,7 @@ import pytest
 from support.commands import Commands
 from support.killed import WEIGHTS, Whole
 
-from alignx_fast.training.checkpoints import sha256
+from alignx_fast.contents import sha256
 
 SHORT, LONG = 2, 60
 SEEDS = [*range(SHORT), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(SHORT, LONG))]

@@ -62,6 +62,9 @@ class Commands:
 
     def end(self) -> Ended:
         """Wait for the command that was started."""
+        assert self.server.stdin is not None
+        self.server.stdin.write("wait\n")
+        self.server.stdin.flush()
         code = os.waitstatus_to_exitcode(int(self._answer()))
         return Ended(code, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
 
@@ -92,6 +95,7 @@ def serve() -> None:
         if not pid:
             _command(**request)
         print(pid, flush=True)
+        sys.stdin.readline()  # until it is waited for, no other process takes its number
         print(os.waitpid(pid, 0)[1], flush=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from alignx_fast.training.checkpoints import sha256
+from alignx_fast.contents import sha256
 from support.commands import Commands
 from support.runs import settings
 

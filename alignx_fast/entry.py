@@ -90,8 +90,9 @@ def _sentence(error: Exception, verb: str) -> str | None:
 
 
 def _say(text: str, code: int) -> int:
+    from alignx_fast.printing import printable
     from alignx_fast.process import local_rank
 
     if local_rank() == 0:  # every process has the sentence
-        print(f"alignx-fast: {text}", file=sys.stderr, flush=True)
+        print(f"alignx-fast: {printable(text)}", file=sys.stderr, flush=True)
     return code

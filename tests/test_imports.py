@@ -49,29 +49,12 @@ MAY_IMPORT = {
     "training": DATA_AND_MODELS | {"process", "environment", "memory", "evaluation", "report"},
     "study": DATA_AND_MODELS | {"reading", "recipes", "evaluation", "report", "training", "comparison"},
     "verbs": DATA_AND_MODELS | {"environment", "memory", "evaluation", "report", "training", "comparison", "study"},
-<<<<<<< HEAD
-    "cli": {
-        "errors",
-        "logs",
-        "printing",
-        "process",
-        "environment",
-        "config",
-        "reading",
-        "recipes",
-        "training",
-        "verbs",
-        "report",
-    },
-    "__main__": {"cli"},
-=======
     "stops": set(),
     "streams": set(),
     "places": set(),
     "cli": {"entry", "errors", "files", "config", "reading", "recipes", "training", "verbs", "report"},
     "entry": BASE | {"stops", "streams", "places", "process", "environment", "cli"},
     "__main__": {"entry"},
->>>>>>> 6d61da4 (Kills, damages and changes of runs are tried at random with fixed seeds; one way out of the command for signals, streams and what a place refuses)
     "__init__": set(),
 }
 """What each part, or a module of it that is named apart, may import besides its own part."""

@@ -1,5 +1,6 @@
 """`python -m alignx_fast`: the same as the command `alignx-fast`."""
 
-from alignx_fast.cli import main
+from alignx_fast.entry import main
 
-main()
+if __name__ == "__main__":
+    main()

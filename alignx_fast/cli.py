@@ -1,6 +1,5 @@
 """The command line. Verbs are imported only when they run, so that `--help` answers at once."""
 
-import errno
 import itertools
 import os
 import sys
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from alignx_fast import logs, process
+from alignx_fast.entry import main as main  # the name that the installed command and programs know
 from alignx_fast.errors import UserError
-from alignx_fast.printing import printable
-from alignx_fast.process import set_up_process
+from alignx_fast.files import check_place
 
 if TYPE_CHECKING:  # pydantic takes too long to import for `--help`
     from alignx_fast.config import Settings
@@ -21,7 +19,7 @@ if TYPE_CHECKING:  # pydantic takes too long to import for `--help`
 app = App(
     name="alignx-fast",
     help="Make a language model more multilingual on one GPU: align its representations on parallel text, then tune it on instructions.",
-    suppress_keyboard_interrupt=False,  # `main` says how to go on
+    suppress_keyboard_interrupt=False,  # the way out says how to go on
 )
 recipes_app = App(name="recipes", help="List, show or copy the recipes and studies that come with the package.")
 app.command(recipes_app)
@@ -164,6 +162,8 @@ def evaluate(
     allow_overlap:
         Score also on sentences that a run was trained on.
     """
+    if output is not None:
+        check_place(output if output.suffix == ".json" else output / "comparison.json")
     from alignx_fast.verbs.evaluate import score
 
     more = list(itertools.takewhile(lambda token: not token.startswith("--"), settings))
@@ -230,6 +230,10 @@ def export(model: Trained, folder: HomePath) -> None:
     folder:
         Where to write; must not exist.
     """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link; give a new folder.")
+    if not folder.exists():
+        check_place(folder)
     from alignx_fast.verbs.export import export_model
 
     export_model(model, folder)
@@ -332,43 +336,3 @@ def recipes_copy(name: str, target: HomePath = Path()) -> None:
     from alignx_fast.recipes import copy
 
     print(copy(name, target))
-
-
-def main() -> None:
-    """Entry point: a user's mistake ends in one sentence and exit code 2, Ctrl-C in 130."""
-    set_up_process()
-    if process.rank() == 0:  # the others would say the same
-        logs.configure()
-    try:
-        if process.count() > 1 and sys.argv[1:2] != ["train"]:
-            raise UserError("Only `train` runs as several processes: give this command without torchrun or accelerate.")
-        app()
-    except UserError as error:
-        sys.exit(_say(str(error), 2))
-    except KeyboardInterrupt:
-        go_on = {"train": " `--resume` continues from the last checkpoint.", "study": " The same command goes on from there."}
-        go_on["prepare"] = go_on["study"]
-        sys.exit(_say("Stopped." + go_on.get("".join(sys.argv[1:2]), ""), 130))
-    except ModuleNotFoundError as error:
-        from alignx_fast.environment import PACKAGES
-
-        package = (error.name or "").replace("_", "-")
-        if package not in PACKAGES:
-            raise
-        sys.exit(
-            _say(f"{package} is not installed: `pip install {package}`; `alignx-fast doctor` shows what else is missing.", 2)
-        )
-    except Exception as error:
-        # safetensors and torch.save report a full disk as errors of their own
-        full = any(words in str(error) for words in ("No space left", "unexpected pos"))
-        if full or getattr(error, "errno", None) == errno.ENOSPC:
-            sys.exit(
-                _say("No space left on the disk: free some, then continue with --resume. What was written before is complete.", 2)
-            )
-        raise
-
-
-def _say(text: str, code: int) -> int:
-    if process.local_rank() == 0:  # every process has the sentence
-        print(f"alignx-fast: {printable(text)}", file=sys.stderr)
-    return code

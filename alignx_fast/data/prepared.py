@@ -1,5 +1,6 @@
 """Folders that `alignx-fast prepare` wrote: Arrow files, mapped into memory, beside the card that says what they hold."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ PASSED, FAILED = "passed", "failed"
 
 def is_prepared(folder: Path) -> bool:
     """Whether `prepare` finished this folder."""
-    return (folder / CARD_FILE).is_file()
+    return os.path.isfile(folder / CARD_FILE) and any(os.path.isdir(folder / kind) for kind in (PAIRS, INSTRUCTIONS))
 
 
 def prepared_records(path: str, kind: str = PAIRS) -> Iterator[Record]:

@@ -4,7 +4,7 @@ import csv
 import itertools
 from collections.abc import Iterator
 
-from alignx_fast.data.lines import LONGEST_LINE, Record, lines
+from alignx_fast.data.lines import LONGEST_LINE, Record, lines, local
 from alignx_fast.errors import UserError, first_line
 
 ROWS_PER_BATCH = 4096
@@ -51,7 +51,7 @@ def parquet_records(path: str) -> Iterator[Record]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(str(local(path)))
         rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(ROWS_PER_BATCH))
         for number, row in enumerate(rows, start=1):
             yield f"{path}:{number}", row

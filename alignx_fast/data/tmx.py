@@ -1,10 +1,10 @@
 """Records of TMX files (Translation Memory eXchange 1.4, https://www.gala-global.org/tmx-14b): one for every translation unit."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from xml.etree import ElementTree
 
-from alignx_fast.data.lines import Record
+from alignx_fast.data.lines import Record, local
 from alignx_fast.data.opening import DAMAGED, open_bytes
 from alignx_fast.errors import UserError
 
@@ -19,8 +19,8 @@ def tmx_records(path: str) -> Iterator[Record]:
     Raises:
         UserError: no such file, XML that is not well-formed, or damaged compressed data, with the place.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = local(path)
+    if not os.path.isfile(file):
         raise UserError(f"No file {path}. Check the path.")
     number = 0
     try:

@@ -125,8 +125,9 @@ class Runner:
         """Let every process save what it has, and wait for that; asked a second time, end them at once."""
         if self.running:
             log.warning("Stopping: what is trained saves a checkpoint at the end of its step; once more stops at once.")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            self._signal(signal.SIGINT)
+            self._signal(signal.SIGTERM)  # one started in the background of a script ignores SIGINT
             for each in self.running:
                 each.process.wait()
         except KeyboardInterrupt:

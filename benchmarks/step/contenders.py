@@ -76,8 +76,8 @@ def _padded_arguments(case: StepCase, folder: Path) -> TrainingArguments:
     micro_batches = -(-case.rows // case.rows_per_micro_batch)
     return TrainingArguments(
         **_arguments(case, folder, micro_batches=micro_batches, rows_per_micro_batch=case.rows_per_micro_batch),
-        gradient_checkpointing=case.checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=case.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         remove_unused_columns=False,
     )
 
@@ -133,8 +133,8 @@ def _trl(case: StepCase, contender: str, rows: list[Example], folder: Path) -> T
         packing=True,
         max_length=case.tokens_per_micro_batch,
         use_liger_kernel=on_gpu,
-        gradient_checkpointing=case.checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=case.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
     )
     trainer = SFTTrainer(
         model=with_adapters(model, case.model_settings()),

@@ -152,6 +152,8 @@ def _pair_records(source: ParallelSource) -> Iterator[Record]:
 
 def _kind(path: str, known: tuple[str, ...]) -> str:
     """The format that a path's name tells."""
+    if not path.strip():
+        raise UserError("The path of a source is empty: name a file, a folder or a Hugging Face dataset.")
     last = Path(uncompressed_name(path)).suffix.lower().lstrip(".")
     last = {"ndjson": "jsonl", "json": "jsonl"}.get(last, last)
     file = local(path)

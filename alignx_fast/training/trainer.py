@@ -28,6 +28,7 @@ from alignx_fast.errors import UserError
 from alignx_fast.hardware import peak_memory_gib
 from alignx_fast.losses.base import Loss
 from alignx_fast.losses.build import build_losses, model_shape
+from alignx_fast.models.adapters import without_peft_warnings
 from alignx_fast.models.tokenizer import opening_token
 from alignx_fast.training.checkpoints import (
     begin_checkpoint,
@@ -373,7 +374,8 @@ class AlignXTrainer(SharedTrainer):
         remove_old_checkpoints(folder.parent, keep, self.state.global_step, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        with without_peft_warnings():
+            super()._save(output_dir, state_dict)
         folder = output_dir or self.args.output_dir
         assert folder is not None  # TrainingArguments has a default
         save_losses(self.align_step.losses, Path(folder))

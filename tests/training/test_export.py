@@ -33,7 +33,8 @@ def trained_run(folder: Path, tuning: str, **lora: object) -> Path:
 def logits(path: Path, adapter: Path | None = None) -> torch.Tensor:
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter)
+        with adapters.without_peft_warnings():
+            model = PeftModel.from_pretrained(model, adapter)
     with torch.no_grad():
         return model.eval()(input_ids=IDS).logits
 

@@ -217,7 +217,7 @@ def test_a_learned_temperature_stays_finite_and_positive(tmp_path: Path, rate: f
     for sign in (1.0, -1.0):
         contrastive.log_temperature.grad = torch.tensor(sign)
         found.optimizer.step()
-        assert 0.0009 < float(contrastive.temperature()) < 101
+        assert 0.0009 < contrastive.temperature().item() < 101
 
 
 def test_the_temperature_range_holds_its_start(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_the_temperature_range_holds_its_start(tmp_path: Path) -> None:
         chosen.contrastive.temperature = start
         contrastive = trainer(tmp_path, settings=chosen).align_step.losses[1]
         contrastive.after_update()
-        assert float(contrastive.temperature()) == pytest.approx(start)
+        assert contrastive.temperature().item() == pytest.approx(start)
 
 
 class ScaledLoss:

@@ -19,6 +19,7 @@ from alignx_fast.config import AlignSettings, InstructSettings, LoraSettings, Se
 from alignx_fast.contents import sha256
 from alignx_fast.data.packing import assign
 from alignx_fast.errors import UserError
+from alignx_fast.files import read_object
 from alignx_fast.models.adapters import add_adapters
 from alignx_fast.training import run as run_module
 from alignx_fast.training.callbacks import read_lines
@@ -210,6 +211,22 @@ def failing_runs(folder: Path, names: list[str]) -> dict[str, str]:
     return found
 
 
+def run_with_a_bad_step(folder: Path) -> str:
+    """The weights after a run in which one process alone finds NaN, in the second step."""
+    inner, steps = AlignStep._micro_batch_loss, []
+
+    def spoiled(self: AlignStep, run: object, i: int, *arguments: object) -> object:
+        total, vectors = inner(self, run, i, *arguments)
+        steps.append(i)
+        is_second = steps.count(i) == 2
+        return (total * float("nan") if i == 1 and is_second else total), vectors
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlignStep, "_micro_batch_loss", spoiled)
+        train(wanted(folder, "bad step"), resume=False)
+    return sha256(folder / "bad step" / "model" / "model.safetensors")
+
+
 def whole_runs(folder: Path) -> None:
     """Runs without a failure, and others that go on from their middle."""
     train(wanted(folder, "whole"), resume=False)
@@ -261,6 +278,15 @@ def assert_trained_alike(folder: Path, run: str) -> None:
     model = load_file(folder / run / "model" / "model.safetensors")
     for name, value in load_file(folder / "alone" / "model" / "model.safetensors").items():
         torch.testing.assert_close(model[name], value, rtol=1e-3, atol=1e-4, msg=f"{run}: {name}")
+
+
+def test_a_step_that_is_bad_in_one_process_is_skipped_by_both(tmp_path: Path) -> None:
+    first, second = run_together(2, run_with_a_bad_step, tmp_path)
+    assert first == second
+    assert read_object(tmp_path / "bad step" / "align" / "stage.json")["skipped_steps"] == 1
+    (file,) = (tmp_path / "bad step" / "align" / "skipped").iterdir()
+    assert file.name == "step-2.jsonl"
+    assert len(losses(tmp_path / "bad step")) == 3
 
 
 @pytest.mark.slow

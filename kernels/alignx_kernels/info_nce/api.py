@@ -7,6 +7,7 @@ Shape legend: N queries, M keys (M >= N), D hidden width.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -27,6 +28,9 @@ from .problem import (
     saved_gradient_dtype,
 )
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 # What the operators take: queries, keys, temperature, ids of queries and keys, and the fields of `Options`.
 OperatorInputs = tuple[
     torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, bool, str, Sequence[bool], str
@@ -44,6 +48,7 @@ def info_nce_loss(
     query_ids: torch.Tensor | None = None,
     key_ids: torch.Tensor | None = None,
     reduction: str = "mean",
+    gather: "str | ProcessGroup | None" = None,
     impl: str | None = None,
 ) -> torch.Tensor:
     """Cross entropy of each query against all keys under cosine / temperature; key i is the positive of query i.
@@ -59,12 +64,33 @@ def info_nce_loss(
     query_ids [N], key_ids [M]: integers. Where query_ids[i] == key_ids[j], i != j, key j is no negative of query i, nor i of j.
     Under autocast Triton's kernels take fp32 vectors in the autocast dtype; elsewhere they multiply fp32 as exactly as
         `torch.set_float32_matmul_precision` asks.
+    gather: "process_group" (the default one) or a group of torch.distributed: the loss of one process that holds the rows of all, over the
+        queries of all under "mean" and "sum", of the own queries under "none". N and M may differ between processes, and N be 0. All
+        must call this and its backward. Gradients are those of the sum, over the processes, of what each calls `backward` on. With "mean"
+        and "sum" that is R times the loss for R processes: averaged over the processes, as DistributedDataParallel and FSDP do, gradients
+        are those of one process; summed, R times as large. With "none", `R * loss.sum()` in each gives the averages those of the sum of
+        all rows. The host reads row counts; CUDA graphs and fullgraph compilation are refused.
     impl: "reference", "chunked", "triton", or None for the best available: Triton on CUDA, chunked elsewhere and in fp64.
 
     Raises: ValueError for wrong shapes, dtypes, devices or options.
     Source: arXiv 2509.24338, instruction contrastive learning; options beyond it are ours.
     """
-    _check(queries_ND, keys_MD, temperature, query_ids, key_ids, reduction)
+    if gather is not None:
+        from .gather import gathered_info_nce_loss  # it calls this function in turn
+
+        gathered: torch.Tensor = gathered_info_nce_loss(
+            queries_ND,
+            keys_MD,
+            gather=gather,
+            temperature=temperature,
+            symmetric=symmetric,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            reduction=reduction,
+            impl=impl,
+        )
+        return gathered
+    check_inputs(queries_ND, keys_MD, temperature, query_ids, key_ids, reduction)
     impl = choose_implementation(impl, queries_ND, keys_MD)
     if impl == "triton":
         queries_ND, keys_MD = in_autocast_dtype(queries_ND), in_autocast_dtype(keys_MD)
@@ -92,17 +118,19 @@ def info_nce_loss(
     return loss
 
 
-def _check(
+def check_inputs(
     queries_ND: torch.Tensor,
     keys_MD: torch.Tensor,
     temperature: float | torch.Tensor,
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     reduction: str,
+    fewest: int = 1,
 ) -> None:
+    """Refuse what no implementation can take, and fewer than `fewest` queries."""
     checks.check_matrix("queries_ND", queries_ND)
     checks.check_matrix("keys_MD", keys_MD)
-    check_options(queries_ND.shape[0], keys_MD.shape[0], temperature, query_ids, key_ids, reduction)
+    check_options(queries_ND.shape[0], keys_MD.shape[0], temperature, query_ids, key_ids, reduction, fewest)
     if queries_ND.shape[1] != keys_MD.shape[1]:
         shapes = f"queries_ND is {tuple(queries_ND.shape)} and keys_MD {tuple(keys_MD.shape)}"
         raise ValueError(f"{shapes}; their second sizes must be equal.")
@@ -119,9 +147,10 @@ def check_options(
     query_ids: torch.Tensor | None,
     key_ids: torch.Tensor | None,
     reduction: str,
+    fewest: int = 1,
 ) -> None:
     """Refuse what no implementation can take, for n queries and m keys."""
-    if n == 0 or m < n:
+    if n < fewest or m < n:
         raise ValueError(f"There are {n} queries and {m} keys; at least one query, and a key for every query, is needed.")
     if (query_ids is None) != (key_ids is None):
         raise ValueError("One of query_ids and key_ids is None; give both or neither.")

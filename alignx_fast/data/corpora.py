@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from alignx_fast.config import InstructionSource, ParallelSource
+from alignx_fast.data.aligned import aligned_records
 from alignx_fast.data.characters import is_broken
 from alignx_fast.data.hub import hub_records
 from alignx_fast.data.languages import NAMES
-from alignx_fast.data.lines import Record, Row, aligned_records, jsonl_records, local, tsv_records
+from alignx_fast.data.lines import Record, Row, jsonl_records, local, tsv_records
 from alignx_fast.data.opening import uncompressed_name
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
 from alignx_fast.data.prepared import INSTRUCTIONS, is_prepared, prepared_records

@@ -119,30 +119,6 @@ def tsv_records(path: str, columns: dict[str, str]) -> Iterator[Record]:
         yield where, dict(zip(names, cells, strict=True))
 
 
-def aligned_records(path: str, target_path: str) -> Iterator[Record]:
-    """Two files, line n of one translating line n of the other.
-
-    Raises:
-        UserError: the files differ in length, with both counts.
-    """
-    sources, targets = lines(path), lines(target_path)
-    count = 0
-    for where, src in sources:
-        target = next(targets, None)
-        if target is None:
-            raise _unaligned(path, count + 1 + sum(1 for _ in sources), target_path, count)
-        count += 1
-        yield where, {"src": src, "tgt": target[1]}
-    if next(targets, None) is not None:
-        raise _unaligned(path, count, target_path, count + 1 + sum(1 for _ in targets))
-
-
-def _unaligned(path: str, lines_of_path: int, target_path: str, lines_of_target: int) -> UserError:
-    return UserError(
-        f"{path} has {lines_of_path} lines and {target_path} {lines_of_target}: line-aligned files must have the same number."
-    )
-
-
 def _missing(file: Path) -> str:
     """The message for a file that is not there."""
     if os.path.isdir(file):

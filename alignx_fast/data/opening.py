@@ -19,6 +19,13 @@ BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins with that o
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+ZERO_BYTES = {
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+}
+"""Which of a file's first four bytes are zero where it begins with ASCII and without a mark (as in RFC 4627, section 3)."""
 
 
 def uncompressed_name(path: str) -> str:
@@ -45,9 +52,13 @@ def open_bytes(file: Path) -> io.BufferedReader:
 
 
 def wide_encoding(stream: io.BufferedReader) -> str | None:
-    """UTF-16 or UTF-32 where the stream begins with its mark; such text cannot be split into lines before it is decoded."""
+    """UTF-16 or UTF-32 where the stream begins with its mark, or with two characters of ASCII in it.
+
+    Such text cannot be split into lines before it is decoded.
+    """
     head = stream.peek(4)[:4]
-    return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
+    return marked or ZERO_BYTES.get(tuple(byte == 0 for byte in head))
 
 
 def decoded(stream: BinaryIO, encoding: str) -> io.TextIOWrapper:

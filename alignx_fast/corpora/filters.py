@@ -19,6 +19,26 @@ WORDS, CHARACTERS = 10, 20
 """Sentences with fewer are not searched for repetitions."""
 MARKUP = r"</?[A-Za-z][^<>]{0,200}>|\{[^{}\s]{0,40}\}|%(?:[0-9]+\$)?[sd@]\b"
 DIGITS = "٠١٢٣٤٥٦٧٨٩۰۱۲۳۴۵۶۷۸۹०१२३४५६७८९০১২৩৪৫৬৭৮৯๐๑๒๓๔๕๖๗๘๙၀၁၂၃၄၅၆၇၈၉០១២៣៤៥៦៧៨៩０１２３４５６７８９"
+SIGNIFICANT = "[1-9](?:[0-9]*[1-9])?"
+MYRIADS = "万萬만億亿억千천"
+"""East Asian words for 10,000, 100,000,000 and 1000, which stand between the digits of a number."""
+HOURS = "CASE WHEN 'sw' IN (src_lang, tgt_lang) THEN 6 ELSE 12 END"
+"""How far apart two ways to count the same hour are: Swahili counts from dawn."""
+UNITS = (1.609, 2.54, 25.4, 3.281, 30.48, 2.205, 2.47, 3.785)
+"""Kilometres a mile, centimetres and millimetres an inch, feet a metre, centimetres a foot, pounds a kilogram, acres a hectare, litres a gallon."""
+CONVERSIONS = (
+    """-- The same hour, a or b counted from noon or midnight; the same year, in two digits, by the Thai calendar, or as its century.
+CREATE OR REPLACE TEMP MACRO same_time(a, b, hours) AS
+  (a <= 24 AND floor(a) - floor(b) IN (hours, 12)) OR a - b = 543
+  OR (a BETWEEN 1000 AND 2099 AND (a % 100 = b OR (a % 100 = 0 AND a / 100 + 1 = b)))""",
+    f"""-- The same quantity, in two units: within 3 % of a factor, or degrees of Fahrenheit and Celsius.
+CREATE OR REPLACE TEMP MACRO same_quantity(a, b) AS
+  (a >= 10 AND b > 0 AND len(list_filter({list(UNITS)}, lambda unit: abs(a / b / unit - 1) < 0.03)) > 0) OR abs(a - 1.8 * b - 32) < 2""",
+    """-- Whether at least half of the numbers, of the side that has fewer, could be the other's.
+CREATE OR REPLACE TEMP MACRO converted(s, t, hours) AS 2 * len(list_filter(amounts(s), lambda a: len(list_filter(amounts(t), lambda b:
+    same_time(a, b, hours) OR same_time(b, a, hours) OR same_quantity(a, b) OR same_quantity(b, a))) > 0))
+  >= least(len(amounts(s)), len(amounts(t)))""",
+)
 ASCII_DIGITS = "0123456789" * (len(DIGITS) // 10)
 
 
@@ -53,7 +73,8 @@ def filters(settings: CorpusFilters) -> list[Filter]:
         Filter(
             "numbers",
             "numbers out of step",
-            "len(numbers(src)) > 0 AND len(numbers(tgt)) > 0 AND NOT list_has_any(numbers(src), numbers(tgt))",
+            "len(numbers(src)) > 0 AND len(numbers(tgt)) > 0 AND NOT list_has_any(numbers(src), numbers(tgt))\n"
+            f"      AND NOT converted(src, tgt, {HOURS})",
         ),
         Filter("language_id", "another language", "is_other_language"),
     ]
@@ -82,9 +103,16 @@ CREATE OR REPLACE TEMP MACRO distinct_share(t, lang) AS CASE
         f"""-- Tags and placeholders.
 CREATE OR REPLACE TEMP MACRO markup(t) AS
   CASE WHEN regexp_matches(t, '[<{{%]') THEN list_sort(regexp_extract_all(t, '{MARKUP}')) ELSE [] END""",
-        f"""-- Numbers in ASCII digits, without separators of thousands and without zeros at their ends: "375 thousand" is 375,000.
-CREATE OR REPLACE TEMP MACRO numbers(t) AS
-  CASE WHEN regexp_matches(t, '\\p{{Nd}}') THEN regexp_extract_all({digits}, '[1-9](?:[0-9]*[1-9])?') ELSE [] END""",
+        f"""-- Numbers in ASCII digits, without zeros at their ends: "375 thousand" is 375,000. Once more without separators: 2.4 million is 240 ten thousands.
+CREATE OR REPLACE TEMP MACRO numbers(t) AS CASE
+  WHEN regexp_matches(t, '\\p{{Nd}}') THEN list_concat(
+    regexp_extract_all({digits}, '{SIGNIFICANT}'),
+    regexp_extract_all(regexp_replace({digits}, '([0-9])(?:[.,]| ?[{MYRIADS}] ?)([0-9])', '\\1\\2', 'g'), '{SIGNIFICANT}'))
+  ELSE [] END""",
+        f"""-- Values of the numbers.
+CREATE OR REPLACE TEMP MACRO amounts(t) AS
+  list_transform(regexp_extract_all({digits}, '[0-9]{{1,9}}(?:[.,][0-9]{{1,3}})?'), lambda n: replace(n, ',', '.')::DOUBLE)""",
+        *CONVERSIONS,
     ]
 
 

@@ -33,6 +33,24 @@ def data_facts(summary: Mapping[str, object]) -> tuple[Facts, list[FactTable]]:
     return facts, tables
 
 
+def prepared_facts(cards: Mapping[str, object]) -> tuple[Facts, list[FactTable]]:
+    """The data cards of prepared folders as tables: what was kept, and what was dropped why."""
+    known = {path: card for path, card in cards.items() if isinstance(card, dict)}
+    kept = {
+        path: {**group(card, "rows"), **group(card, "leak"), "fingerprint": card.get("fingerprint")}
+        for path, card in known.items()
+    }
+    dropped = {path: group(card, "dropped") for path, card in known.items()}
+    tables = [groups_as_rows("folder", kept), groups_as_columns("dropped before", dropped)]
+    return [("data card", "card.html in each folder")], tables
+
+
+def group(card: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """A group of counts; empty where it is missing."""
+    value = card.get(name)
+    return value if isinstance(value, dict) else {}
+
+
 def groups_as_rows(title: str, groups: Mapping[str, Mapping[str, object]]) -> FactTable:
     """Counts by group and name, a row for each group."""
     names = names_of(groups)

@@ -13,6 +13,7 @@ from alignx_fast.report.labels import POINT_TITLES, stage_title
 from alignx_fast.report.log import Log, read_log
 from alignx_fast.stages import StageName
 
+PREPARED = "data/prepared.json"
 Tree = Mapping[str, object]
 """A JSON or YAML object."""
 Evaluations = Mapping[EvaluatedAt, Evaluation]
@@ -44,6 +45,8 @@ class Run:
     """Those that the settings ask for, or else those that the log has."""
     data: dict[str, Tree]
     """Summary of the training data by stage."""
+    prepared: Tree
+    """In short, the data card of every folder of `alignx-fast prepare` among the sources."""
     evaluations: Evaluations
     missing: list[str]
 
@@ -74,6 +77,8 @@ def read_run(folder: Path) -> Run:
         if not log.steps(stage):
             missing.append(f"The log has no training steps of {stage_title(stage)}.")
     data = {stage: read_object(folder, f"data/{stage}.json", f"data table of {stage_title(stage)}", missing) for stage in stages}
+    with_cards = (folder / PREPARED).exists()  # runs of older versions have none
+    prepared = read_object(folder, PREPARED, "table of prepared folders", missing) if with_cards else {}
     evaluations = read_evaluations(folder, settings.evaluated, missing)
     if not (folder / "model").is_dir():
         missing.append("There is no final model: the run was interrupted or has not ended yet.")
@@ -84,6 +89,7 @@ def read_run(folder: Path) -> Run:
         log=log,
         stages=stages,
         data={stage: summary for stage, summary in data.items() if summary},
+        prepared=prepared,
         evaluations=evaluations,
         missing=missing,
     )

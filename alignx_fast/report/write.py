@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from alignx_fast.files import write_text
 from alignx_fast.printing import printable
-from alignx_fast.report.facts import data_facts, flat
+from alignx_fast.report.facts import data_facts, flat, prepared_facts
 from alignx_fast.report.figures.bars import retrieval_bars, translation_bars
 from alignx_fast.report.figures.layers import layer_curves
 from alignx_fast.report.figures.losses import loss_curves
@@ -90,7 +90,8 @@ def facts(run: Run) -> dict[str, object]:
     """What the page says of the data and of the circumstances."""
     return {
         "notes": notes(run),
-        "data": [(stage_title(stage), *data_facts(summary)) for stage, summary in run.data.items()],
+        "data": [(stage_title(stage), *data_facts(summary)) for stage, summary in run.data.items()]
+        + ([("prepared folders", *prepared_facts(run.prepared))] if run.prepared else []),
         "environment": flat(run.environment),
     }
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from alignx_fast.config import BUILTIN_TINY, Settings
+from alignx_fast.data.cards import short_cards
 from alignx_fast.data.gather import held_out_instructions, training_texts
 from alignx_fast.data.prepare import Prepared, prepare
 from alignx_fast.data.rows import Instruction
@@ -196,6 +197,7 @@ class Run:
             self._set_evaluations_aside()
         write_settings(self.settings)
         self.inputs.record(self.settings.model_dump(mode="json"), now, accepted)
+        write_json(self.folder / "data" / "prepared.json", short_cards(self.settings.data))
         for stage, prepared in self.prepared.items():
             write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
             if prepared.dropped_file is not None:

@@ -191,6 +191,22 @@ def test_data_and_environment(page):
     assert "first <run>" in page.of("pre")[0]
 
 
+def test_prepared_folders_are_shown_by_their_cards(run):
+    assert "prepared folders" not in " ".join(Page(write_report(run)).of("h3")).lower()
+    card = {
+        "rows": {"read": 1234, "kept": 1000, "instructions": 0, "meanings": 777},
+        "leak": {"check": "passed", "test_sentences": 55},
+        "dropped": {"too long": 34, "<b>numbers</b>": 200},
+        "fingerprint": "0123abcd",
+    }
+    (run / "data" / "prepared.json").write_text(json.dumps({"data/<mine>": card, "data/odd": None, "data/half": {"rows": None}}))
+    page = Page(write_report(run))
+    cells = page.of("td")
+    assert cells[cells.index("data/<mine>") :][:8] == ["data/<mine>", "1,234", "1,000", "0", "777", "passed", "55", "0123abcd"]
+    assert cells[cells.index("<b>numbers</b>") + 1] == "200"
+    assert "data/odd" not in page.words
+
+
 def test_texts_are_escaped_and_keep_their_direction(page):
     assert page.of("title") == ["first <run>: report"]
     assert "How is <b>the weather</b> & the sea?" in page.of("dd")

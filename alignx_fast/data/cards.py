@@ -10,7 +10,7 @@ from alignx_fast.files import read_object
 
 def short_cards(data: DataSettings) -> dict[str, dict[str, Any]]:
     """Counts, dropped rows by reason and fingerprint of every prepared folder among the sources, by its path."""
-    paths = dict.fromkeys(source.path for source in [*data.parallel, *data.instructions])
+    paths = dict.fromkeys([*(source.path for source in data.parallel), *(source.path for source in data.instructions)])
     folders = {path: Path(path).expanduser() for path in paths}
     cards = {path: read_object(folder / CARD_FILE) for path, folder in folders.items() if is_prepared(folder)}
     return {path: _short(card) for path, card in cards.items() if card is not None}

@@ -19,7 +19,7 @@ BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32 begins with that o
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-ZERO_BYTES = {
+ZERO_BYTES: dict[tuple[bool, ...], str] = {
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
     (False, True, True, True): "utf-32-le",

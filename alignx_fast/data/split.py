@@ -86,7 +86,7 @@ def split_instructions(instructions: KeyedInstructions, pairs: PairSplit, settin
     share = settings.data.translation_share
     meanings = components(instructions.task_keys)
     # 0 stands for no key, which is nothing that two rows share
-    about_held_out = np.isin(instructions.keys, pairs.dev_keys[pairs.dev_keys != 0]).any(axis=1)
+    about_held_out = np.asarray(np.isin(instructions.keys, pairs.dev_keys[pairs.dev_keys != 0]).any(axis=1))
     answer_known = np.isin(instructions.answers, pairs.train_keys[:, :2] if share > 0 else [])
     sizes = np.bincount(meanings)
     may_train = _without(len(sizes), meanings, about_held_out)

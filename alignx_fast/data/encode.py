@@ -1,6 +1,7 @@
 """Rows to a dataset of tokens and spans, in batches."""
 
 import hashlib
+import os
 import tempfile
 import zlib
 from array import array
@@ -110,10 +111,14 @@ class _Columns:
 def _mapped(tables: Iterator[pa.Table], folder: Path | None) -> datasets.Dataset:
     """Write tables to a file as they come, and map it as a dataset: it loses its name, and lasts as long as the dataset."""
     none = _Columns().table()  # says the columns where there is no row
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
-        with pa.ipc.new_stream(file, none.schema) as writer:
-            for table in chain([none], tables):
-                writer.write_table(table)
-        file.seek(0)
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
-        return datasets.Dataset(MemoryMappedTable.from_file(file.name), fingerprint=digest.hexdigest())
+    number, name = tempfile.mkstemp(dir=folder)
+    try:
+        with open(number, "w+b") as file:
+            with pa.ipc.new_stream(file, none.schema) as writer:
+                for table in chain([none], tables):
+                    writer.write_table(table)
+            file.seek(0)
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
+        return datasets.Dataset(MemoryMappedTable.from_file(name), fingerprint=digest.hexdigest())
+    finally:
+        os.unlink(name)

@@ -5,6 +5,7 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -28,7 +29,7 @@ class Store:
         """`folder` takes the file; by default the system's folder for temporary files."""
         place = None if folder is None else str(folder)
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=place)  # noqa: SIM115 - closed with the store
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
         self._starts = array("q", [0])
         self._at_end = True
         self._codes: dict[str | None, int] = {}
@@ -60,6 +61,11 @@ class Store:
         known = np.array(self._languages, dtype=np.int32).reshape(-1, 2)
         used = set(np.unique(known[numbers]).tolist())
         return {code for code, number in self._codes.items() if code is not None and number in used}
+
+
+def _close(file: tempfile.SpooledTemporaryFile[bytes]) -> None:
+    with suppress(OSError):  # a full disk takes the rest no more, which is not needed
+        file.close()
 
 
 Row = TypeVar("Row", covariant=True)

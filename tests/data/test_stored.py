@@ -2,6 +2,7 @@
 
 import gc
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_chosen_rows_are_turned_and_joined(store):
     assert both.meanings.tolist() == [3, 3, 0, 20, 21, 22]
     assert some.turn(np.ones(3, dtype=bool)).rows[:] == [turned[3], PAIRS[3], PAIRS[0]]
     assert some == some.take(np.arange(3)) != pairs.take(np.array([3, 3, 0]))
+
+
+def test_a_full_disk_is_an_error_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "IN_MEMORY_BYTES", 100)
+    full = partial(open, "/dev/full", "w+b", 50)
+    monkeypatch.setattr(stored.tempfile, "TemporaryFile", lambda *_, **__: full())
+    store = Store(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        [store.append(pair) for pair in PAIRS]
+    del store
+    gc.collect()
 
 
 @pytest.fixture

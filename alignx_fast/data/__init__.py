@@ -1,1 +1,1 @@
-"""From files to packed batches: corpora -> dedupe -> split -> compose -> templates -> spans -> encode -> packing; prepare.py runs all up to the packing."""
+"""From files to packed batches: corpora -> dedupe -> keyed -> stored -> split -> compose -> templates -> spans -> encode -> packing; prepare.py runs all up to the packing."""

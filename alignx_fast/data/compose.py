@@ -1,13 +1,14 @@
 """The rows of a stage, made of its split: pairs in both directions, and translations beside instructions up to their share."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from alignx_fast.config import Settings
-from alignx_fast.data.rows import Instruction, Pair, Rows
+from alignx_fast.data.dedupe import Numbers
+from alignx_fast.data.rows import Instruction, Pair
 from alignx_fast.data.split import InstructionSplit, PairSplit
+from alignx_fast.data.stored import Rows, joined
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def compose_pairs(pairs: PairSplit, settings: Settings, *, n_train: int | None =
     """Training pairs in both directions, dev pairs in one of the two by turns; the given numbers at random, default all."""
     rng = np.random.default_rng((settings.seed, 2))
     both = settings.data.both_directions
-    candidates = pairs.train.take(i for i in range(len(pairs.train)) for _ in range(2)) if both else pairs.train
+    candidates = pairs.train.take(np.repeat(np.arange(len(pairs.train)), 2)) if both else pairs.train
     train = _directed(candidates, _sample(rng, len(candidates), n_train), both)
     dev = _directed(pairs.dev, _sample(rng, len(pairs.dev), n_dev), both)
     return StageRows(
@@ -47,36 +48,24 @@ def compose_instruct(pairs: PairSplit, instructions: InstructionSplit, settings:
     train = instructions.train
     if n_translations > n_pairs > 0:  # too few pairs for all the instructions: leave some of these out
         n_translations, n_train = n_pairs, round(n_pairs * (1 - share) / share)
-        train = train.take(sorted(np.random.default_rng((settings.seed, 3)).choice(len(train), n_train, replace=False).tolist()))
+        train = train.take(_sample(np.random.default_rng((settings.seed, 3)), len(train), n_train))
     n_dev = round(len(instructions.dev) * share / (1 - share))
     translations = compose_pairs(pairs, settings, n_train=n_translations, n_dev=n_dev)
     return StageRows(
-        _joined(translations.train, train),
-        _joined(translations.dev, instructions.dev),
+        joined(translations.train, train),
+        joined(translations.dev, instructions.dev),
         n_reversed=translations.n_reversed,
         n_unneeded=translations.n_unneeded + len(instructions.train) - len(train),
     )
 
 
-def _sample(rng: np.random.Generator, total: int, wanted: int | None) -> Iterable[int]:
+def _sample(rng: np.random.Generator, total: int, wanted: int | None) -> Numbers:
     """`wanted` of `total` positions at random, in order; all where fewer exist or no number is given."""
     if wanted is None or wanted >= total:
-        return range(total)
-    return sorted(rng.choice(total, wanted, replace=False).tolist())
+        return np.arange(total)
+    return np.sort(rng.choice(total, wanted, replace=False))
 
 
-def _directed(pairs: Rows[Pair], chosen: Iterable[int], both: bool) -> Rows[Pair]:
+def _directed(pairs: Rows[Pair], chosen: Numbers, both: bool) -> Rows[Pair]:
     """The pairs at the chosen positions; with `both`, those at odd positions reversed."""
-    positions = list(chosen)
-    taken = pairs.take(positions)
-    return Rows(
-        [_reversed(pair) if both and i % 2 else pair for i, pair in zip(positions, taken.rows, strict=True)], taken.meanings
-    )
-
-
-def _reversed(pair: Pair) -> Pair:
-    return replace(pair, src_lang=pair.tgt_lang, tgt_lang=pair.src_lang, src=pair.tgt, tgt=pair.src)
-
-
-def _joined(translations: Rows[Pair | Instruction], instructions: Rows[Instruction]) -> Rows[Pair | Instruction]:
-    return Rows([*translations.rows, *instructions.rows], [*translations.meanings, *instructions.meanings])
+    return pairs.take(chosen).turn(both & (chosen % 2 == 1))

@@ -1,11 +1,18 @@
 """What says the same thing: duplicates, and groups of rows that share a text or a group name."""
 
+import hashlib
 import unicodedata
-from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignx_fast.data.rows import Instruction, Pair
+
+Mask = NDArray[np.bool_]
+Numbers = NDArray[np.int64]
+
+KEYS_AT_ONCE = 2**23
+"""Keys that are sorted together: about 200 MB."""
 
 
 def normalise(text: str) -> str:
@@ -41,20 +48,44 @@ def _group_key(group: str) -> str:
     return f"\0{group}"  # no normalised text begins so
 
 
-def components(rows: Sequence[Iterable[Hashable]]) -> np.ndarray:
-    """int64 [len(rows)]: equal numbers for rows joined by a chain of shared keys; numbered 0, 1, ... by first appearance."""
-    parent = list(range(len(rows)))
+def key_of(text: str) -> int:
+    """64 bits that stand for a text, so that the text itself need not be kept; never 0."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True) or 1
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
 
-    first: dict[Hashable, int] = {}
-    for i, keys in enumerate(rows):
-        for key in keys:
-            a, b = root(first.setdefault(key, i)), root(i)
-            parent[max(a, b)] = min(a, b)
-    roots = np.fromiter((root(i) for i in range(len(rows))), dtype=np.int64, count=len(rows))
-    return np.unique(roots, return_inverse=True)[1].astype(np.int64).reshape(-1)
+def first_of_each(keys: Numbers) -> Mask:
+    """bool [len(keys)]: whether a key comes for the first time."""
+    first = np.zeros(len(keys), dtype=bool)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first
+
+
+def components(keys: Numbers) -> Numbers:
+    """int64 [rows]: equal numbers for rows joined by a chain of shared keys; numbered 0, 1, ... by first appearance.
+
+    Args:
+        keys: int64 [rows, most keys of a row]; 0 is no key.
+    """
+    flat, width = keys.reshape(-1), keys.shape[1]
+    root = np.arange(len(keys))
+    parts = 1 + len(flat) // KEYS_AT_ONCE
+    for part in range(parts):
+        positions = np.flatnonzero(flat % parts == part)
+        positions = positions[np.argsort(flat[positions], kind="stable")]
+        shared = (flat[positions[1:]] == flat[positions[:-1]]) & (flat[positions[1:]] != 0)
+        root = _joined(root, positions[:-1][shared] // width, positions[1:][shared] // width)
+    return np.unique(root, return_inverse=True)[1].astype(np.int64).reshape(-1)
+
+
+def _joined(root: Numbers, a: Numbers, b: Numbers) -> Numbers:
+    """The first row of every component once the rows `a` and `b` are of one; `root` holds the first rows before."""
+    while True:
+        low, high = np.minimum(root[a], root[b]), np.maximum(root[a], root[b])
+        apart = low != high
+        if not apart.any():
+            return root
+        a, b = a[apart], b[apart]
+        np.minimum.at(root, high[apart], low[apart])
+        while not np.array_equal(above := root[root], root):
+            root = above

@@ -2,23 +2,33 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from alignx_fast.config import Settings
 from alignx_fast.data.compose import compose_instruct, compose_pairs
 from alignx_fast.data.corpora import read_instructions, read_meanings, read_pairs
-from alignx_fast.data.dedupe import normalise
+from alignx_fast.data.dedupe import Mask, first_of_each, normalise
+from alignx_fast.data.keyed import (
+    INSTRUCTION_WIDTH,
+    PAIR_WIDTH,
+    Collected,
+    KeyedInstructions,
+    KeyedPairs,
+    Row,
+    instruction_columns,
+    pair_columns,
+)
 from alignx_fast.data.languages import check_language
 from alignx_fast.data.phrasebook import PHRASEBOOK, load_phrasebook
-from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason, Rows
+from alignx_fast.data.rows import Dropped, DroppedRows, Instruction, Meaning, Pair, Reason
 from alignx_fast.data.split import split_instructions, split_pairs
+from alignx_fast.data.stored import Rows, Store
 from alignx_fast.data.templates import WORDINGS, Template
 from alignx_fast.errors import UserError
 from alignx_fast.stages import Stage
-
-Readable = TypeVar("Readable", Pair, Instruction)
 
 
 @dataclass
@@ -36,8 +46,11 @@ class Gathered:
     """Texts of the evaluation file that are not used."""
 
 
-def gather(settings: Settings, stage: Stage) -> Gathered:
+def gather(settings: Settings, stage: Stage, folder: Path | None = None) -> Gathered:
     """Read all sources of `stage`.
+
+    Args:
+        folder: where a file without a name holds the texts while they are used; by default the system's temporary folder.
 
     Raises:
         UserError: a source cannot be read, or no usable row is left.
@@ -49,7 +62,7 @@ def gather(settings: Settings, stage: Stage) -> Gathered:
     evaluation = held_out if data.evaluation is None else read_meanings(data.evaluation, evaluation_dropped)
     reserved = {normalise(text) for meaning in [*held_out, *evaluation] for text in meaning.texts.values()}
 
-    sources = _Sources(settings, languages, reserved)
+    sources = _Sources(settings, languages, reserved, Store(folder))
     pairs = split_pairs(sources.pairs(), held_out, settings)
     if data.evaluation is None:
         evaluation = [*held_out, *pairs.dev_sentences]
@@ -96,63 +109,65 @@ def held_out_instructions(settings: Settings) -> list[Instruction]:
 class _Sources:
     """The sources of a stage; reading them counts their rows and collects those that cannot be used."""
 
-    def __init__(self, settings: Settings, languages: set[str] | None, reserved: set[str]) -> None:
-        self.settings, self.languages = settings, languages
+    def __init__(self, settings: Settings, languages: set[str] | None, reserved: set[str], store: Store) -> None:
+        self.settings, self.languages, self.store = settings, languages, store
         self.reserved = reserved  # normalised texts of the evaluation: a row with one of them is not used
         self.dropped = DroppedRows()
         self.rows_read = 0
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> KeyedPairs:
         """Pairs of all sources, without duplicates and without anything that the evaluation uses."""
-        kept: list[Pair] = []
-        seen: set[frozenset[tuple[str, str]]] = set()
-        for number, source in enumerate(self.settings.data.parallel):
-            for pair in self._sample(read_pairs(source, self.languages), source.max_rows, (self.settings.seed, number)):
-                src, tgt = normalise(pair.src), normalise(pair.tgt)
-                identity = frozenset(((pair.src_lang, src), (pair.tgt_lang, tgt)))
-                if src in self.reserved or tgt in self.reserved:
-                    self.drop(Reason.EVALUATION, pair)
-                elif identity in seen:
-                    self.drop(Reason.DUPLICATE, pair)
-                else:
-                    seen.add(identity)
-                    kept.append(pair)
-        return kept
+        rows = Collected(self.store, pair_columns, PAIR_WIDTH, self.reserved)
+        sources = self.settings.data.parallel
+        kept = self._read(rows, ((read_pairs(source, self.languages), source.max_rows) for source in sources), first_seed=0)
+        table = rows.table[kept]
+        return KeyedPairs(self.store, rows.numbers[kept], table[:, 3:], table[:, 2].astype(bool))
 
-    def instructions(self) -> list[Instruction]:
+    def instructions(self) -> KeyedInstructions:
         """Instructions of all sources, cleaned in the same way."""
-        kept: list[Instruction] = []
-        seen: set[tuple[str, str, str]] = set()
-        for number, source in enumerate(self.settings.data.instructions):
-            seed = (self.settings.seed, 1000 + number)
-            for row in self._sample(read_instructions(source, self.languages), source.max_rows, seed):
-                identity = (normalise(row.instruction), normalise(row.input), normalise(row.output))
-                if not self.reserved.isdisjoint(identity[1:]):
-                    self.drop(Reason.EVALUATION, row)
-                elif identity in seen:
-                    self.drop(Reason.DUPLICATE, row)
-                else:
-                    seen.add(identity)
-                    kept.append(row)
+        rows = Collected(self.store, instruction_columns, INSTRUCTION_WIDTH, self.reserved)
+        sources = self.settings.data.instructions
+        read = ((read_instructions(source, self.languages), source.max_rows) for source in sources)
+        kept = self._read(rows, read, first_seed=1000)
+        table = rows.table[kept]
+        return KeyedInstructions(self.store, rows.numbers[kept], table[:, 2:5], table[:, 5:9], table[:, 9])
+
+    def _read(
+        self, rows: Collected[Row], sources: Iterable[tuple[Iterable[Row | Dropped], int | None]], *, first_seed: int
+    ) -> Mask:
+        """Read sources into `rows`; says which rows are used, and lists the others after those that their source could not give."""
+        ends, unreadable = [0], []
+        for number, (source, max_rows) in enumerate(sources):
+            unreadable.append(self._sample(source, rows, max_rows, (self.settings.seed, first_seed + number)))
+            ends.append(len(rows))
+        numbers, in_evaluation = rows.numbers, rows.table[:, 1].astype(bool)
+        kept = ~in_evaluation
+        kept[kept] = first_of_each(rows.table[kept, 0])
+        for (begin, end), dropped in zip(pairwise(ends), unreadable, strict=True):
+            self.dropped.extend(dropped)
+            for at in begin + np.flatnonzero(~kept[begin:end]):
+                self.drop(Reason.EVALUATION if in_evaluation[at] else Reason.DUPLICATE, self.store[numbers[at]])
         return kept
 
-    def _sample(self, rows: Iterable[Readable | Dropped], max_rows: int | None, seed: tuple[int, int]) -> list[Readable]:
-        """The usable rows, at most `max_rows` of them drawn at random (reservoir sampling: one pass, bounded memory)."""
-        kept: list[Readable] = []
+    def _sample(
+        self, source: Iterable[Row | Dropped], rows: Collected[Row], max_rows: int | None, seed: tuple[int, int]
+    ) -> DroppedRows:
+        """Add the usable rows, at most `max_rows` of them drawn at random (reservoir sampling: one pass); returns the others."""
+        dropped = DroppedRows()
         rng = np.random.default_rng(seed)
-        n_usable = 0
-        for row in rows:
+        n_usable, first = 0, len(rows)
+        for row in source:
             self.rows_read += 1
             if isinstance(row, Dropped):
-                self.dropped.add(row)
+                dropped.add(row)
                 continue
             n_usable += 1
-            if max_rows is None or len(kept) < max_rows:
-                kept.append(row)
+            if max_rows is None or len(rows) - first < max_rows:
+                rows.put(len(rows), row)
             elif (at := int(rng.integers(n_usable))) < max_rows:
-                kept[at] = row
-        self.dropped.count(Reason.MAX_ROWS, n_usable - len(kept))
-        return kept
+                rows.put(first + at, row)
+        dropped.count(Reason.MAX_ROWS, n_usable - (len(rows) - first))
+        return dropped
 
     def drop(self, reason: Reason, row: Pair | Instruction) -> None:
         """Leave out a row that is usable in itself."""

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from alignx_fast.config import Settings
 from alignx_fast.data.cache import NotWritableError, building, damage, fingerprint, finish, set_aside
 from alignx_fast.data.encode import Encoder
-from alignx_fast.data.entries import KEEP_BYTES, KEEP_SECONDS, hold, remove_old
-from alignx_fast.data.gather import Gathered, gather
-from alignx_fast.data.rows import Meaning, Pair
+from alignx_fast.data.entries import KEEP_BYTES, KEEP_SECONDS, hold, hold_partial, partial_name, remove_old
+from alignx_fast.data.gather import gather
+from alignx_fast.data.rows import Meaning
 from alignx_fast.data.spans import bos_ids, closing_id
 from alignx_fast.data.summary import Summary, per_language, split_summary
 from alignx_fast.data.templates import choose
@@ -65,7 +67,8 @@ def prepare(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage
             return prepared
         try:
             with building(folder) as partial:
-                _build(partial, settings, tokenizer, stage)
+                with _scratch(folder.parent) as scratch:
+                    _build(partial, scratch, settings, tokenizer, stage)
                 finish(partial, folder.name)
         except NotWritableError as error:
             folder = _temporary_cache() / folder.name
@@ -79,6 +82,14 @@ def prepare(settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage
     if prepared is None:
         raise UserError(f"{folder.parent} does not keep what is written to it: set data.cache_dir to a folder on another disk.")
     return prepared
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A folder beside the entry that is being built, for the texts and tokens of large data; no part of what is kept."""
+    with TemporaryDirectory(prefix=partial_name(), dir=cache, ignore_cleanup_errors=True) as name:
+        hold_partial(Path(name))
+        yield Path(name)
 
 
 def _cache_folder(settings: Settings) -> Path:
@@ -140,14 +151,15 @@ def _load(folder: Path, *, from_cache: bool) -> Prepared:
     )
 
 
-def _build(folder: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> None:
+def _build(folder: Path, scratch: Path, settings: Settings, tokenizer: PreTrainedTokenizerBase, stage: Stage) -> None:
+    """Fill an entry; `scratch` takes what is needed meanwhile."""
     began = time.monotonic()
     template = choose(settings.data.template, tokenizer)
-    gathered = gather(settings, stage)
-    languages = _languages(gathered)
+    gathered = gather(settings, stage, scratch)
+    languages = sorted(gathered.train.rows.languages() | gathered.dev.rows.languages())
     encoder = Encoder(tokenizer, template, settings.data.max_length, {lang: i for i, lang in enumerate(languages)})
-    train = encoder.encode(gathered.train, gathered.dropped, f"Tokenising {stage}")
-    dev = encoder.encode(gathered.dev, gathered.dropped, "Tokenising dev")
+    train = encoder.encode(gathered.train, gathered.dropped, f"Tokenising {stage}", scratch)
+    dev = encoder.encode(gathered.dev, gathered.dropped, "Tokenising dev", scratch)
     if not len(train):
         raise UserError(f"Every row of stage {stage} is cut off at {settings.data.max_length} tokens. Raise data.max_length.")
     summary: Summary = {
@@ -188,10 +200,3 @@ def _save(data: datasets.Dataset, folder: Path) -> None:
     finally:
         if not were_off:
             datasets.enable_progress_bars()
-
-
-def _languages(gathered: Gathered) -> list[str]:
-    codes: set[str] = set()
-    for row in [*gathered.train.rows, *gathered.dev.rows]:
-        codes.update((row.src_lang, row.tgt_lang) if isinstance(row, Pair) else (row.lang,) if row.lang else ())
-    return sorted(codes)

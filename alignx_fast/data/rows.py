@@ -2,9 +2,7 @@
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from alignx_fast.data.characters import escaped
 
@@ -105,25 +103,12 @@ class DroppedRows:
         if rows:
             self.counts[reason] += rows
 
+    def extend(self, rows: "DroppedRows") -> None:
+        """Add what another one holds."""
+        for reason, number in rows.counts.items():
+            self.count(reason, number)
+        self.listed += rows.listed
+
     def by_reason(self) -> dict[str, int]:
         """Rows by reason, the most frequent first."""
         return {str(reason): rows for reason, rows in self.counts.most_common()}
-
-
-Row = TypeVar("Row", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows(Generic[Row]):
-    """Rows, and beside each the number of its meaning: rows of equal numbers say the same thing."""
-
-    rows: Sequence[Row]
-    meanings: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, indices: Iterable[int]) -> "Rows[Row]":
-        """The rows at these positions, in this order."""
-        chosen = list(indices)
-        return Rows([self.rows[i] for i in chosen], [self.meanings[i] for i in chosen])

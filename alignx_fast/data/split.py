@@ -4,20 +4,17 @@ Rows joined by a chain of shared texts or groups have one meaning (see dedupe.py
 `data.dev_pairs` and `seed` alone, so both stages hold out the same sentences.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignx_fast.config import Settings
 from alignx_fast.data.corpora import ring
-from alignx_fast.data.dedupe import components, instruction_keys, normalise, pair_keys, task_keys
+from alignx_fast.data.dedupe import Mask, Numbers, components
+from alignx_fast.data.keyed import KeyedInstructions, KeyedPairs, pair_numbers
 from alignx_fast.data.phrasebook import PHRASEBOOK
-from alignx_fast.data.rows import Instruction, Meaning, Pair, Rows
-
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.int64]
+from alignx_fast.data.rows import Instruction, Meaning, Pair
+from alignx_fast.data.stored import Chosen, Rows
 
 
 @dataclass(frozen=True)
@@ -26,10 +23,13 @@ class PairSplit:
 
     train: Rows[Pair]
     dev: Rows[Pair]
+    train_keys: Numbers
+    """Of the texts and groups in train, as in `KeyedPairs`."""
+    dev_keys: Numbers
     dev_sentences: list[Meaning]
     """The dev pairs of the user's sources as sentences in several languages; the phrasebook's held-out ones are not among them."""
     n_meanings: int
-    about_held_out: list[Pair]
+    about_held_out: Chosen[Pair]
     """Pairs in neither, because they share a text or group with what is held out."""
     n_held_out: int
     """The phrasebook's held-out pairs: read like the others, and in dev or in neither."""
@@ -43,60 +43,62 @@ class InstructionSplit:
 
     train: Rows[Instruction]
     dev: Rows[Instruction]
-    about_held_out: list[Instruction]
+    about_held_out: Chosen[Instruction]
     """As in `PairSplit`."""
 
 
-def split_pairs(pairs: list[Pair], held_out: list[Meaning], settings: Settings) -> PairSplit:
+def split_pairs(pairs: KeyedPairs, held_out: list[Meaning], settings: Settings) -> PairSplit:
     """Split the pairs; `held_out` are the phrasebook's sentences that never enter train, added here as candidates for dev."""
     held_out_pairs = [
         Pair(a, b, meaning.texts[a], meaning.texts[b], f"{PHRASEBOOK}:{meaning.id}", f"{PHRASEBOOK}:{meaning.id}")
         for meaning in held_out
         for a, b in ring(meaning.texts, meaning.id)
     ]
-    everything = [*pairs, *held_out_pairs]
-    meanings = components([pair_keys(pair) for pair in everything])
+    n_pairs, store = len(pairs.numbers), pairs.store
+    added = np.array([store.append(pair) for pair in held_out_pairs], dtype=np.int64)
+    keys = np.concatenate([pairs.keys, np.array([pair_numbers(pair) for pair in held_out_pairs], np.int64).reshape(-1, 3)])
+    meanings = components(keys)
     sizes = np.bincount(meanings)
     may_train = np.ones(len(sizes), dtype=bool)
-    may_train[meanings[len(pairs) :]] = False
+    may_train[meanings[n_pairs:]] = False
     # The phrasebook brings held-out sentences of its own, so its training sentences are not needed for dev.
-    may_dev = np.ones(len(sizes), dtype=bool)
-    may_dev[meanings[[i for i, pair in enumerate(pairs) if pair.where.startswith(PHRASEBOOK)]]] = False
-    in_dev = draw_groups(sizes, may_dev, dev_budget(len(pairs), settings.data.dev_pairs), settings.seed)
+    may_dev = _without(len(sizes), meanings[:n_pairs], pairs.of_phrasebook)
+    in_dev = draw_groups(sizes, may_dev, dev_budget(n_pairs, settings.data.dev_pairs), settings.seed)
     in_train = may_train & ~in_dev
-    rows = Rows(everything, meanings.tolist())
-    dev = np.flatnonzero(in_dev[meanings]).tolist()
-    unused = np.flatnonzero(~(in_dev | in_train)[meanings]).tolist()
+    rows: Rows[Pair] = Rows.of(store, np.concatenate([pairs.numbers, added]), meanings)
+    train, dev = np.flatnonzero(in_train[meanings]), np.flatnonzero(in_dev[meanings])
+    unused = np.flatnonzero(~(in_dev | in_train)[meanings])
     return PairSplit(
-        train=rows.take(np.flatnonzero(in_train[meanings]).tolist()),
+        train=rows.take(train),
         dev=rows.take(dev),
-        dev_sentences=_sentences(rows.take(i for i in dev if i < len(pairs))),
+        train_keys=keys[train],
+        dev_keys=keys[dev],
+        dev_sentences=_sentences(rows.take(dev[dev < n_pairs])),
         n_meanings=len(sizes),
-        about_held_out=[pairs[i] for i in unused if i < len(pairs)],
+        about_held_out=rows.take(unused[unused < n_pairs]).rows,
         n_held_out=len(held_out_pairs),
-        n_reserved=sum(i >= len(pairs) for i in unused),
+        n_reserved=int((unused >= n_pairs).sum()),
     )
 
 
-def split_instructions(instructions: list[Instruction], pairs: PairSplit, settings: Settings) -> InstructionSplit:
+def split_instructions(instructions: KeyedInstructions, pairs: PairSplit, settings: Settings) -> InstructionSplit:
     """Split the instructions; train has nothing of the dev pairs, and dev no answer that a training pair gives away."""
     share = settings.data.translation_share
-    meanings = components([task_keys(row) for row in instructions])
-    held_out = {key for pair in pairs.dev.rows for key in pair_keys(pair)}
-    about_held_out = [not held_out.isdisjoint(instruction_keys(row)) for row in instructions]
-    trained = {normalise(text) for pair in pairs.train.rows for text in (pair.src, pair.tgt)} if share > 0 else set()
-    answer_known = [normalise(row.output) in trained for row in instructions]
+    meanings = components(instructions.task_keys)
+    # 0 stands for no key, which is nothing that two rows share
+    about_held_out = np.asarray(np.isin(instructions.keys, pairs.dev_keys[pairs.dev_keys != 0]).any(axis=1))
+    answer_known = np.isin(instructions.answers, pairs.train_keys[:, :2] if share > 0 else [])
     sizes = np.bincount(meanings)
     may_train = _without(len(sizes), meanings, about_held_out)
     may_dev = _without(len(sizes), meanings, answer_known)
-    budget = max(1, round(dev_budget(len(instructions), settings.data.dev_pairs) * (1 - share)))
+    budget = max(1, round(dev_budget(len(meanings), settings.data.dev_pairs) * (1 - share)))
     in_dev = draw_groups(sizes, may_dev, budget, settings.seed)
     in_train = may_train & ~in_dev
-    rows = Rows(instructions, (pairs.n_meanings + meanings).tolist())
+    rows: Rows[Instruction] = Rows.of(instructions.store, instructions.numbers, pairs.n_meanings + meanings)
     return InstructionSplit(
-        train=rows.take(np.flatnonzero(in_train[meanings]).tolist()),
-        dev=rows.take(np.flatnonzero(in_dev[meanings]).tolist()),
-        about_held_out=[instructions[i] for i in np.flatnonzero(~(in_dev | in_train)[meanings]).tolist()],
+        train=rows.take(np.flatnonzero(in_train[meanings])),
+        dev=rows.take(np.flatnonzero(in_dev[meanings])),
+        about_held_out=rows.take(np.flatnonzero(~(in_dev | in_train)[meanings])).rows,
     )
 
 
@@ -125,16 +127,16 @@ def draw_groups(sizes: Numbers, allowed: Mask, budget: int, seed: int) -> Mask:
     return chosen
 
 
-def _without(n_meanings: int, meanings: Numbers, excluded: Iterable[bool]) -> Mask:
+def _without(n_meanings: int, meanings: Numbers, excluded: Mask) -> Mask:
     """Meanings none of whose rows is excluded."""
     kept = np.ones(n_meanings, dtype=bool)
-    kept[meanings[np.fromiter(excluded, dtype=bool, count=len(meanings))]] = False
+    kept[meanings[excluded]] = False
     return kept
 
 
 def _sentences(pairs: Rows[Pair]) -> list[Meaning]:
     texts: dict[int, dict[str, str]] = {}
-    for pair, meaning in zip(pairs.rows, pairs.meanings, strict=True):
+    for pair, meaning in zip(pairs.rows, pairs.meanings.tolist(), strict=True):
         known = texts.setdefault(meaning, {})
         known.setdefault(pair.src_lang, pair.src)
         known.setdefault(pair.tgt_lang, pair.tgt)

@@ -61,17 +61,24 @@ def lengths(data: datasets.Dataset) -> NDArray[np.int64]:
     return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
 
 
+def _numbers(data: datasets.Dataset, column: str) -> NDArray[np.int64]:
+    """All numbers of a column one after the other, int64, without a Python object for each."""
+    values = data.with_format("arrow")[:][column]
+    flat = values if pa.types.is_integer(values.type) else pc.list_flatten(values)
+    return np.asarray(flat.to_numpy(), dtype=np.int64)
+
+
 def split_summary(data: datasets.Dataset, max_length: int, closing: int) -> SplitSummary:
     """Counts of a split; `closing` is the token that ends a row which was not cut."""
     tokens = lengths(data)
     full = np.flatnonzero(tokens == max_length).tolist()
-    spans = np.array(data["source"][:], dtype=np.int64).reshape(-1, 2)
+    spans = _numbers(data, "source").reshape(-1, 2)
     paired = spans[:, 1] > spans[:, 0]
     return {
         "rows": len(data),
         "translation_rows": int(paired.sum()),
         "instruction_rows": int((~paired).sum()),
-        "meanings": len(set(data["meaning"][:])),
+        "meanings": len(np.unique(_numbers(data, "meaning"))),
         "tokens": int(tokens.sum()),
         "tokens_mean": round(float(tokens.mean()), 1) if len(tokens) else 0,
         "tokens_longest": int(tokens.max()) if len(tokens) else 0,
@@ -83,8 +90,8 @@ def per_language(data: datasets.Dataset, languages: list[str]) -> dict[str, Lang
     """Rows with the language on either side, and tokens of its sentences."""
     sides = []
     for language, span in (("src_lang", "source"), ("tgt_lang", "target")):
-        numbers = np.array(data[language][:], dtype=np.int64)
-        spans = np.array(data[span][:], dtype=np.int64).reshape(-1, 2)
+        numbers = _numbers(data, language)
+        spans = _numbers(data, span).reshape(-1, 2)
         known = numbers >= 0
         rows = np.bincount(numbers[known], minlength=len(languages))
         tokens = np.bincount(numbers[known], weights=(spans[:, 1] - spans[:, 0])[known], minlength=len(languages))

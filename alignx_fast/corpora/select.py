@@ -41,15 +41,23 @@ SELECT * FROM before ANTI JOIN (
 ) AS near USING (row)"""
 
 
-LINKS_SQL = """CREATE OR REPLACE TABLE links AS
+LINK_PARTS = 16
+"""Keys are looked through part by part, so that the engine's table of them fits its memory."""
+NO_LINKS_SQL = "CREATE OR REPLACE TABLE links (row BIGINT, key UBIGINT)"
+
+
+def links_sql(part: int) -> str:
+    """Add to `links` what ties rows into one meaning: a text or a group that several have; of one part of all keys."""
+    wanted = f"% {LINK_PARTS} = {part}"
+    return f"""INSERT INTO links
 WITH said AS (
-  SELECT row, key_src AS key FROM kept
-  UNION ALL SELECT row, key_tgt FROM kept
-  UNION ALL SELECT row, key_group FROM kept WHERE key_group IS NOT NULL
+  SELECT row, key_src AS key FROM kept WHERE key_src {wanted}
+  UNION ALL SELECT row, key_tgt FROM kept WHERE key_tgt {wanted}
+  UNION ALL SELECT row, key_group FROM kept WHERE key_group {wanted}
 )
 SELECT row, key FROM said
 SEMI JOIN (SELECT key FROM said GROUP BY key HAVING count(*) > 1) AS shared USING (key)"""
-"""What ties rows into one meaning: a text or a group that several have."""
+
 
 FIRST_LABELS_SQL = "CREATE OR REPLACE TABLE labels AS\nSELECT row, row AS label FROM links GROUP BY row"
 
@@ -68,7 +76,8 @@ NEXT_LABELS_SQL = """CREATE OR REPLACE TABLE next_labels AS
 SELECT row, low AS label FROM labels JOIN hooks USING (label)"""
 
 MEANINGS_SQL = (
-    LINKS_SQL,
+    NO_LINKS_SQL,
+    f"-- The same for the other parts, up to {LINK_PARTS - 1}.\n{links_sql(0)}",
     FIRST_LABELS_SQL,
     f"-- The next three again until no label changes, the second of them until no hook changes.\n{HOOKS_SQL}",
     JUMP_SQL,
@@ -79,7 +88,9 @@ MEANINGS_SQL = (
 
 def find_meanings(engine: "duckdb.DuckDBPyConnection") -> int:
     """Give rows that are tied by a chain of texts and groups one label; how many rounds that took."""
-    engine.execute(LINKS_SQL)
+    engine.execute(NO_LINKS_SQL)
+    for part in range(LINK_PARTS):
+        engine.execute(links_sql(part))
     engine.execute(FIRST_LABELS_SQL)
     rounds = 1
     while _hook(engine):

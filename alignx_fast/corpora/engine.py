@@ -1,5 +1,7 @@
 """The database engine: DuckDB with bounded memory, the rest on the disk."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +12,14 @@ if TYPE_CHECKING:
     import duckdb
 
 
+@contextmanager
 def connect(
     settings: CorpusSettings, scratch: Path, database: Path | None = None, threads: int | None = None
-) -> "duckdb.DuckDBPyConnection":
+) -> Iterator["duckdb.DuckDBPyConnection"]:
     """An engine that keeps to the memory and threads of the settings, and puts what does not fit into `scratch`.
 
     Raises:
-        UserError: DuckDB is not installed.
+        UserError: DuckDB is not installed, or it needs more memory than it may take.
     """
     try:
         import duckdb
@@ -29,7 +32,14 @@ def connect(
     }
     if threads or settings.threads:
         limits["threads"] = threads or settings.threads or 1
-    return duckdb.connect(str(database or ":memory:"), config=limits)
+    try:
+        with duckdb.connect(str(database or ":memory:"), config=limits) as engine:
+            yield engine
+    except duckdb.OutOfMemoryException:
+        raise UserError(
+            f"The {settings.memory} of corpus.memory are too little for so many rows: go on with the same command and more, as in "
+            "`--corpus.memory 2GB`."
+        ) from None
 
 
 def quoted(text: object) -> str:

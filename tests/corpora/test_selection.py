@@ -1,11 +1,15 @@
 """What is kept of the clean pairs: duplicates, meanings, caps, temperatures, the pivot."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alignx_fast.corpora.engine import connect
+from alignx_fast.corpora.settings import CorpusSettings
 from alignx_fast.corpora.shares import shared_out, shares
+from alignx_fast.errors import UserError
 from tests.corpora.conftest import Prepare, Result, distinct, pair
 
 
@@ -109,3 +113,12 @@ def test_language_identification(prepared: Prepare) -> None:
     wrong = pair("This sentence is written in the English language.", "Cette phrase est écrite dans la langue française.")
     result = prepared([wrong, *distinct(3)], filters={"language_id": 0.9})
     assert result.dropped == {"another language": 1}
+
+
+def test_too_little_memory_is_one_sentence(tmp_path: Path) -> None:
+    few = CorpusSettings(memory="10MB")
+    with (
+        pytest.raises(UserError, match=r"The 10MB of corpus.memory are too little .* `--corpus.memory 2GB`"),
+        connect(few, tmp_path) as engine,
+    ):
+        engine.execute("SELECT list(range) FROM range(10000000)").fetchall()

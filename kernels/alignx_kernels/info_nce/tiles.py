@@ -50,9 +50,9 @@ _SMALL_UP_TO = 1024 * 2048  # N * M; a guess from 132 multiprocessors and 128 x 
 # Tiles of similarities that the library's product has made: kernels then load them part by part, and do not multiply.
 _LOADED = everywhere(Tile({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 1}, num_warps=8))
 # Who multiplies, by architecture and kind of product: from (D, N * M) on the library, whose product runs nearer to the hardware's rate but
-# moves 8 bytes a pair on top; below that the kernels themselves. NOT MEASURED: chosen by count, for a main loop at 0.84 of the library's
-# rate on sm_90 and equal rates elsewhere. `python -m alignx_kernels tune` measures a card and prints its line.
-LIBRARY_FROM: dict[int, dict[str, tuple[int, int]]] = {90: {"16-bit": (4096, 1 << 28)}}
+# moves 8 bytes a pair on top; below that the kernels themselves. Empty until somebody has measured a card: by count the two are near even at
+# D = 4,096 on sm_90. `python -m alignx_kernels tune` measures a card and prints its line.
+LIBRARY_FROM: dict[int, dict[str, tuple[int, int]]] = {}
 
 # The other kernels move bytes only. BLOCK_T counts tiles.
 MERGE = everywhere(Tile({"BLOCK_T": 64, "BLOCK_L": 32}, num_warps=4))

@@ -21,8 +21,8 @@ HOLDER_FILE = "lock.json"
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, which is made if need be; `lock.json` in it says who does.
+def only_writer(folder: Path, option: str = "--output") -> Iterator[None]:
+    """Hold the lock of a folder, which is made if need be; `lock.json` in it says who does. `option` is what chooses another folder.
 
     The system lets go of a lock when its process ends, however it ends, so that what a killed process or a copied folder leaves
     behind holds up nobody.
@@ -35,7 +35,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = _locked(folder)
     except OSError as error:
-        raise UserError(f"Cannot make the run folder {folder}: {error.strerror}. Choose another with --output.") from None
+        raise UserError(f"Cannot make the folder {folder}: {error.strerror}. Choose another with {option}.") from None
     os.register_at_fork(after_in_child=stream.close)  # a child that outlives this process must not hold on to the lock
     holder = folder / HOLDER_FILE
     if before := read_object(holder):

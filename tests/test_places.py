@@ -215,8 +215,8 @@ def test_a_result_is_given_a_place_before_the_work(tmp_path: Path, monkeypatch: 
         (["export", "model", "{file}/plain"], "a part of that path is a file"),
         (["export", "model", "{link}"], "is a link; give a new folder"),
         (["recipes", "copy", "quickstart", "{file}/x.yaml"], "a part of that path is a file"),
-        (["train", "--output", "{file}"], "Cannot make the run folder"),
-        (["train", "--output", "{link}/run"], "Cannot make the run folder"),
+        (["train", "--output", "{file}"], "Cannot make the folder"),
+        (["train", "--output", "{link}/run"], "Cannot make the folder"),
         (["train", "--output", "{long}"], "is too long"),
     ],
 )

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from alignx_fast.corpora.sources import Reading
-from alignx_fast.data.opening import open_bytes
+from alignx_fast.data.opening import DAMAGED, open_bytes
 
 SAMPLE = 1 << 20
 """Bytes of a file that are looked at to estimate how many lines it has."""
@@ -59,13 +59,16 @@ class Progress:
 
 
 def estimate(file: Path) -> tuple[int, int]:
-    """Bytes uncompressed and rows of a file, by its beginning."""
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
+    """Bytes uncompressed and rows of a file, by its beginning; what is wrong with a damaged one its reader says, with the place."""
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet as pq
 
-        parquet = pq.ParquetFile(file).metadata
-        return sum(parquet.row_group(i).total_byte_size for i in range(parquet.num_row_groups)), parquet.num_rows
-    with open_bytes(file) as stream:
-        head = stream.read(SAMPLE)
+            parquet = pq.ParquetFile(file).metadata
+            return sum(parquet.row_group(i).total_byte_size for i in range(parquet.num_row_groups)), parquet.num_rows
+        with open_bytes(file) as stream:
+            head = stream.read(SAMPLE)
+    except (*DAMAGED, OSError, ValueError):  # Arrow's errors are of the last two
+        return file.stat().st_size, 0
     size = len(head) if len(head) < SAMPLE else int(file.stat().st_size * EXPANSION.get(file.suffix, 1.0))
     return size, head.count(b"\n") * size // max(1, len(head))

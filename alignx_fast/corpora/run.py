@@ -99,6 +99,8 @@ def _select_and_write(settings: Settings, readings: Sequence[Reading], tests: Te
         shutil.rmtree(output / kind, ignore_errors=True)
     if pairs:
         _pairs(settings.corpus, readings, tests, steps.work, pairs, card)
+        if not tasks:
+            _check_languages(settings.corpus, sorted(card["languages"]))
     if tasks:
         with connect(settings.corpus, steps.work / "scratch") as engine:
             card["rows"]["instructions"], dropped = write_instructions(engine, tasks, output / INSTRUCTIONS)
@@ -157,6 +159,16 @@ def _with_languages(corpus: CorpusSettings) -> CorpusSettings:
     if corpus.languages is None:
         return corpus
     return corpus.model_copy(update={"languages": sorted({check_language(code) for code in corpus.languages})})
+
+
+def _check_languages(corpus: CorpusSettings, found: Sequence[str]) -> None:
+    """Refuse a language that is asked for and stands in no row."""
+    for language in _with_languages(corpus).languages or ():
+        if language not in found:
+            raise UserError(
+                f"No row of the sources is between {language} and another language of corpus.languages; there are rows in {', '.join(found)}. "
+                f"Leave {language} out, or add a source that has it."
+            )
 
 
 def _reasons(drops: Sequence[dict[str, Any]]) -> str:

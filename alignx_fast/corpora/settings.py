@@ -13,7 +13,7 @@ Layout = Literal["opus-100", "bactrian-x", "alpaca", "flores-101", "flores-200",
 class CorpusSource(Group):
     """One source of a corpus: files of one's own, or a published data set by the name of its layout."""
 
-    layout: Literal["auto"] | Layout | Literal["jsonl", "tsv", "csv", "parquet", "tmx", "moses", "hf"] = "auto"
+    layout: Literal["auto", Layout, "jsonl", "tsv", "csv", "parquet", "tmx", "moses", "hf"] = "auto"
     """A published data set, or a format; auto decides by the file's name."""
     path: AnyPath | None = None
     """File, folder or archive (.tar.gz, .tgz, .tar, .zip); a published data set without a path is streamed from the hub."""

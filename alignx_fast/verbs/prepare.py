@@ -25,7 +25,7 @@ def settings_for(recipe: str, overrides: dict[str, object]) -> Settings:
 
 def prepare_corpus(settings: Settings) -> None:
     """Prepare, and say in a few lines what was kept and what was dropped."""
-    with only_writer(settings.corpus.output):
+    with only_writer(settings.corpus.output, "--corpus.output"):
         folder = prepare(settings)
     card = read_json(folder / CARD_FILE)
     print(f"{folder}: {card['rows']['kept']:,} of {card['rows']['read']:,} rows, {card['meanings']['count']:,} meanings")

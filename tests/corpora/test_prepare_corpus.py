@@ -1,5 +1,6 @@
 """`prepare` from files to a folder that training reads."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -11,19 +12,8 @@ from alignx_fast.data.gather import gather
 from alignx_fast.errors import UserError
 from alignx_fast.verbs.prepare import settings_for
 from benchmarks.corpora import synthetic
+from benchmarks.corpora.measure import REASONS
 from tests.corpora.conftest import Prepare, distinct, pair, write_jsonl
-
-FAULT_REASONS = {
-    "empty": "empty text",
-    "identical": "same text on both sides",
-    "length": "too long",
-    "ratio": "lengths too different",
-    "script": "script of another language",
-    "repetition": "repetitions",
-    "markup": "markup out of step",
-    "numbers": "numbers out of step",
-    "duplicate": "duplicate",
-}
 
 
 def test_every_planted_fault_is_counted(tmp_path: Path, prepared: Prepare) -> None:
@@ -31,8 +21,8 @@ def test_every_planted_fault_is_counted(tmp_path: Path, prepared: Prepare) -> No
     test_set = tmp_path / "synthetic" / "test.jsonl"
     result = prepared(sources=[{"path": str(file)} for file in files], test_sets=[{"path": str(test_set)}])
     planted = synthetic.faults(4000)
-    expected = {reason: planted[fault] for fault, reason in FAULT_REASONS.items()} | {f"in test set {test_set}": planted["leak"]}
-    assert result.dropped == expected
+    reasons = REASONS | {"leak": f"in test set {test_set}"}
+    assert result.dropped == {reasons[fault]: rows for fault, rows in planted.items()}
     assert result.card["rows"] == {"read": 4000, "kept": 4000 - sum(planted.values()), "instructions": 0}
     assert len(result.rows) == result.card["rows"]["kept"]
     assert result.card["meanings"]["largest"] == synthetic.SHARED
@@ -147,3 +137,21 @@ def test_a_disk_that_is_too_small_is_said_before(prepared: Prepare, monkeypatch:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100})())
     with pytest.raises(UserError, match=r"needs about 0.0 GB of disk and 0.0 GB are free"):
         prepared(distinct(50))
+
+
+@pytest.mark.parametrize("name", ["cut.jsonl.gz", "cut.jsonl.bz2", "cut.jsonl.xz", "cut.jsonl.zst", "cut.parquet"])
+def test_a_source_that_was_cut_is_one_sentence(name: str, tmp_path: Path, prepared: Prepare) -> None:
+    """Before its rows are read its size is estimated."""
+    (tmp_path / name).write_bytes(gzip.compress(b"x" * 1000)[:20])
+    with pytest.raises(UserError, match=r"is damaged or not|Cannot read .* as Parquet"):
+        prepared(sources=[{"path": str(tmp_path / name)}])
+
+
+def test_a_language_that_no_row_has_is_refused(prepared: Prepare) -> None:
+    with pytest.raises(UserError, match=r"between lb and another .* there are rows in de, en\. Leave lb out"):
+        prepared(distinct(3), languages=["en", "de", "lb"])
+
+
+def test_a_layout_that_is_none_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"`corpus.sources.0.layout` is 'opus-101': input should be 'auto', 'opus-100'"):
+        load_settings(None, {"corpus.sources": [{"layout": "opus-101"}]})

@@ -43,6 +43,7 @@ from alignx_fast.models.tokenizer import fit_tokenizer, load_tokenizer
 from alignx_fast.models.weights import check_base, load_model
 from alignx_fast.printing import one_line
 from alignx_fast.report.labels import POINT_TITLES
+from alignx_fast.report.read import PREPARED
 from alignx_fast.report.scores import run_evaluations, score_table
 from alignx_fast.report.write import write_report
 from alignx_fast.stages import Stage, StageName
@@ -197,7 +198,8 @@ class Run:
             self._set_evaluations_aside()
         write_settings(self.settings)
         self.inputs.record(self.settings.model_dump(mode="json"), now, accepted)
-        write_json(self.folder / "data" / "prepared.json", short_cards(self.settings.data))
+        if cards := short_cards(self.settings.data):
+            write_json(self.folder / PREPARED, cards)
         for stage, prepared in self.prepared.items():
             write_json(self.folder / "data" / f"{stage}.json", prepared.summary)
             if prepared.dropped_file is not None:
